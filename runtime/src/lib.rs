@@ -1,0 +1,8 @@
+//! Tare: an OCI runtime for Linux that costs what the kernel costs.
+//!
+//! The library is the program: `main.rs` only hands the arguments over. It is a library so that the fuzz targets and the
+//! tests reach its parsers.
+
+pub mod error;
+pub mod plan;
+pub mod sys;

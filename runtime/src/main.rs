@@ -1,0 +1,2 @@
+//! The `tare` program: an OCI runtime for Linux.
+fn main() {}

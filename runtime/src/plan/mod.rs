@@ -1,0 +1,1 @@
+//! Spec → Plan: pure, no side effect.
