@@ -1,0 +1,77 @@
+//! The system calls that no safe wrapper has: the only unsafe code of this crate.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A descriptor for a process (pidfd_open(2)), readable when it has ended.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers and no pointer.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the call succeeded, so the number is a new descriptor that nobody else has seen.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// The I/O priority of the calling thread as (class, level) (ioprio_get(2)).
+pub fn io_priority() -> io::Result<(i32, i32)> {
+    const WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: ioprio_get takes two integers and no pointer.
+    let value = checked(unsafe { libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, 0) })? as i32;
+    Ok((value >> 13, value & 0x1fff))
+}
+
+/// What sched_getattr(2) says of the calling thread: struct sched_attr of 48 bytes.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct SchedAttr {
+    /// Size the kernel filled in.
+    pub size: u32,
+    /// SCHED_*.
+    pub policy: u32,
+    /// SCHED_FLAG_*.
+    pub flags: u64,
+    /// For SCHED_OTHER and SCHED_BATCH.
+    pub nice: i32,
+    /// For SCHED_FIFO and SCHED_RR.
+    pub priority: u32,
+    /// For SCHED_DEADLINE, nanoseconds, as the next two.
+    pub runtime: u64,
+    /// Relative deadline.
+    pub deadline: u64,
+    /// Period.
+    pub period: u64,
+}
+
+/// The scheduling attributes of the calling thread.
+pub fn sched_attr() -> io::Result<SchedAttr> {
+    let mut attr = SchedAttr::default();
+    let size = size_of::<SchedAttr>() as u32;
+    // SAFETY: the kernel writes at most `size` bytes into `attr`, which has exactly that size, any bytes being valid.
+    checked(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) })?;
+    Ok(attr)
+}
+
+/// The NUMA policy of the calling thread as (mode with flags, first 1,024 nodes) (get_mempolicy(2)).
+pub fn memory_policy() -> io::Result<(i32, Vec<u32>)> {
+    let mut mode: libc::c_int = 0;
+    let mut mask = [0u64; 16];
+    // SAFETY: `mode` is one int, and `mask` has the 1,024 bits the fourth argument names (the kernel's maximum; it wants
+    // one more than it uses); address and flags are zero, so it looks at the thread's policy only.
+    checked(unsafe {
+        libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, mask.as_mut_ptr(), 1024u64, 0usize, 0usize)
+    })?;
+    let nodes = (0..1024u32).filter(|n| mask[(n / 64) as usize] >> (n % 64) & 1 == 1).collect();
+    Ok((mode, nodes))
+}
+
+/// Makes a system call with plain numbers and says what the kernel answered: a value, or the error.
+/// For seccomp tests; zero pointers only.
+pub fn raw_syscall(number: i64, args: [u64; 6]) -> io::Result<i64> {
+    // SAFETY: the caller (probe) passes small integers, never an address, so the kernel finds no memory of ours to write;
+    // calls that end the process or change its ids are what the test asks for.
+    checked(unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]) })
+}

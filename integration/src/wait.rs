@@ -1,0 +1,56 @@
+//! Waiting for events, each with a deadline.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+/// How long anything here may take: 60 seconds, or `TARE_DEADLINE` seconds. Only a hang reaches it.
+pub fn deadline() -> Instant {
+    let seconds = std::env::var("TARE_DEADLINE").ok().and_then(|s| s.parse().ok()).unwrap_or(60);
+    Instant::now() + Duration::from_secs(seconds)
+}
+
+/// Waits until the descriptor is readable (or hung up); false when the deadline came first.
+pub fn readable(fd: BorrowedFd<'_>, until: Instant) -> bool {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) if left.is_zero() => return false,
+            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) => return true,
+            Err(e) => panic!("poll: {e}"),
+        }
+    }
+}
+
+/// Waits until the file exists and its content satisfies `enough`; returns the content. Panics at the deadline.
+/// The file's directory must exist already.
+pub fn file(path: &Path, enough: impl Fn(&str) -> bool) -> String {
+    let until = deadline();
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).expect("inotify_init1");
+    let directory = path.parent().expect("a file in a directory");
+    let events = AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_MODIFY
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_CLOSE_WRITE;
+    inotify.add_watch(directory, events).unwrap_or_else(|e| panic!("watch {}: {e}", directory.display()));
+    loop {
+        // Read after the watch stands, so that no change falls between the two.
+        let content = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        if let Ok(content) = &content
+            && enough(content)
+        {
+            return content.clone();
+        }
+        if !readable(inotify.as_fd(), until) {
+            panic!("waiting for {}: the deadline passed; it holds {content:?}", path.display());
+        }
+        let _ = inotify.read_events();
+    }
+}

@@ -1,0 +1,3 @@
+//! The end-to-end tests: one program, one module a subject. The harness is described in the `integration` library.
+
+mod harness;
