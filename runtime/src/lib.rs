@@ -3,6 +3,8 @@
 //! The library is the program: `main.rs` only hands the arguments over. It is a library so that the fuzz targets and the
 //! tests reach its parsers.
 
+pub mod cli;
 pub mod error;
+pub mod log;
 pub mod plan;
 pub mod sys;

@@ -1,0 +1,251 @@
+use super::*;
+
+fn read(words: &[&str]) -> Result<Asked<(Global, Command)>> {
+    let args = std::iter::once("tare").chain(words.iter().copied()).map(OsString::from);
+    let line = match globals(args)? {
+        Asked::Text(text) => return Ok(Asked::Text(text)),
+        Asked::For(line) => line,
+    };
+    let global = line.global.clone();
+    Ok(match line.command()? {
+        Asked::Text(text) => Asked::Text(text),
+        Asked::For(command) => Asked::For((global, command)),
+    })
+}
+
+fn good(words: &[&str]) -> (Global, Command) {
+    match read(words) {
+        Ok(Asked::For(done)) => done,
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+macro_rules! command {
+    ($variant:ident, $words:expr) => {
+        match good(&$words).1 {
+            Command::$variant(args) => args,
+            other => panic!("{other:?}"),
+        }
+    };
+}
+
+#[test]
+fn the_definition_is_sound() {
+    tree().debug_assert();
+}
+
+#[test]
+fn callers_own_lines_are_read() {
+    // As containerd's go-runc calls it.
+    let (global, command) = good(&[
+        "--root",
+        "/run/r",
+        "--log",
+        "/b/log.json",
+        "--log-format",
+        "json",
+        "--systemd-cgroup",
+        "create",
+        "--bundle",
+        "/b",
+        "--pid-file",
+        "/b/init.pid",
+        "--console-socket",
+        "/s",
+        "c1",
+    ]);
+    assert_eq!(global.root(), PathBuf::from("/run/r"));
+    assert_eq!((global.log_format, global.cgroup_manager()), (LogFormat::Json, CgroupManager::Systemd));
+    let Command::Create(create) = command else { panic!("{command:?}") };
+    assert_eq!((create.id.as_str(), create.bundle), ("c1", Some("/b".into())));
+    // As conmon calls it.
+    let exec = command!(Exec, ["exec", "--pid-file", "/p", "--process", "/q", "--detach", "c1"]);
+    assert_eq!((exec.id(), exec.command(), exec.detach), ("c1", &[][..], true));
+    // As a person may.
+    let exec =
+        command!(Exec, ["exec", "-t", "-e", "A=1", "-e", "B=2", "-u", "1:2", "-g", "7", "c1", "ls", "-t", "--", "-la"]);
+    assert_eq!((exec.id(), exec.command()), ("c1", &["ls", "-t", "--", "-la"].map(String::from)[..]));
+    assert_eq!(
+        (exec.env, exec.user, exec.additional_gids),
+        (vec!["A=1".into(), "B=2".into()], Some((1, Some(2))), vec![7])
+    );
+    let kill = command!(Kill, ["kill", "c1", "9", "--all"]);
+    assert_eq!((kill.all, kill.signal), (true, 9));
+    assert_eq!(command!(Kill, ["kill", "c1"]).signal, 15);
+    let update = command!(Update, ["update", "c1", "--memory", "64m", "--memory-swap", "-1", "--cpu-quota", "-1"]);
+    assert_eq!((update.memory, update.memory_swap, update.cpu_quota), (Some(64 << 20), Some(-1), Some(-1)));
+    let ps = command!(Ps, ["ps", "-f", "json", "c1", "-ef", "--format", "x"]);
+    assert_eq!((ps.format, ps.options()), (ListFormat::Json, &["-ef", "--format", "x"].map(String::from)[..]));
+    let events = command!(Events, ["events", "--interval", "1m30s", "c1"]);
+    assert_eq!(events.interval, Duration::from_secs(90));
+    let delete = command!(Delete, ["delete", "c1", "--force"]);
+    assert!(delete.force);
+}
+
+#[test]
+fn flags_in_go_style_are_read() {
+    let (global, command) = good(&[
+        "-root",
+        "/r",
+        "-debug",
+        "--log-format=json",
+        "run",
+        "-bundle",
+        "/b",
+        "-detach=false",
+        "--keep=true",
+        "c1",
+    ]);
+    assert_eq!((global.root(), global.debug), ("/r".into(), true));
+    let Command::Run(run) = command else { panic!("{command:?}") };
+    assert_eq!((run.detach, run.keep, run.create.bundle), (false, true, Some("/b".into())));
+    for (words, expected) in [
+        (&["--rootless", "list"][..], Rootless::True),
+        (&["--rootless=auto", "list"][..], Rootless::Auto),
+        (&["--rootless", "false", "list"][..], Rootless::False),
+        (&["list"][..], Rootless::Auto),
+    ] {
+        assert_eq!(good(words).0.rootless, expected, "{words:?}");
+    }
+    // The payload's own words are not touched.
+    let exec = command!(Exec, ["exec", "-cwd", "/", "c1", "sh", "-user", "--tty=false"]);
+    assert_eq!(exec.command(), ["sh", "-user", "--tty=false"].map(String::from));
+}
+
+#[test]
+fn a_wrong_line_is_one_sentence() {
+    for (words, expected) in [
+        (&["bogus"][..], "no such command: bogus (tare --help lists them)"),
+        (&["--bogus", "list"], "tare: unknown flag --bogus"),
+        (&["--log-format", "xml", "list"], "tare: --log-format <FORMAT>: \"xml\" is not one of text, json"),
+        (
+            &["--systemd-cgroup", "--cgroup-manager", "cgroupfs", "list"],
+            "tare: --systemd-cgroup cannot be used with --cgroup-manager <MANAGER>",
+        ),
+        (&["state"], "tare state: <container-id> is missing"),
+        (&["state", "a", "b"], "tare state: one argument too many: b"),
+        (&["state", "--bogus", "a"], "tare state: unknown flag --bogus"),
+        (&["create", "--pid-file"], "tare create: --pid-file <FILE> needs a value"),
+        (&["create", "--preserve-fds", "-1", "a"], "tare create: unknown flag -1"),
+        (&["create", "--preserve-fds=-1", "a"], "tare create: --preserve-fds <N>: \"-1\": -1 is not in 0..=4294967295"),
+        (&["exec"], "tare exec: <container-id> [command]... is missing"),
+        (
+            &["exec", "--user", "root", "a", "b"],
+            "tare exec: --user <UID>: \"root\": the uid is not a number from 0 to 4294967295",
+        ),
+        (
+            &["exec", "--user", "4294967296", "a", "b"],
+            "tare exec: --user <UID>: \"4294967296\": the uid is not a number from 0 to 4294967295",
+        ),
+        (
+            &["exec", "--user", "+1", "a", "b"],
+            "tare exec: --user <UID>: \"+1\": the uid is not a number from 0 to 4294967295",
+        ),
+        (&["kill", "a", "BOGUS"], "tare kill: [signal]: \"BOGUS\": no such signal"),
+        (&["kill", "a", "65"], "tare kill: [signal]: \"65\": no such signal"),
+        (&["list", "--format", "xml"], "tare list: --format <FORMAT>: \"xml\" is not one of table, json"),
+        (
+            &["update", "--memory", "lots", "a"],
+            "tare update: --memory <BYTES>: \"lots\": not a size such as 4096, 64m or 1.5g",
+        ),
+        (&["update", "--memory", "99999999p", "a"], "tare update: --memory <BYTES>: \"99999999p\": too large"),
+        (
+            &["events", "--interval", "soon", "a"],
+            "tare events: --interval <DURATION>: \"soon\": not a duration such as 5s, 500ms or 1m30s",
+        ),
+    ] {
+        match read(words) {
+            Err(error) => {
+                assert_eq!((error.to_string().as_str(), error.kind()), (expected, Kind::Invalid), "{words:?}");
+            }
+            other => panic!("{words:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_version_reads_as_runcs_does() {
+    for words in [&["--version"][..], &["-v"], &["-version"]] {
+        let Ok(Asked::Text(text)) = read(words) else { panic!("{words:?}") };
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], concat!("tare version ", env!("CARGO_PKG_VERSION")));
+        assert!(lines[1].starts_with("commit: "));
+        assert_eq!(lines[2], format!("spec: {SPEC_VERSION}"));
+        assert_eq!(lines.len(), 3);
+    }
+}
+
+#[test]
+fn every_command_has_help() {
+    for name in NAMES {
+        for words in [&["help", name][..], &[name, "--help"], &[name, "-h"]] {
+            let Ok(Asked::Text(text)) = read(words) else { panic!("{words:?}") };
+            assert!(text.contains(&format!("Usage: tare {name}")), "{words:?}: {text}");
+        }
+    }
+    for words in [&["--help"][..], &["-h"], &["help"], &[]] {
+        let Ok(Asked::Text(text)) = read(words) else { panic!("{words:?}") };
+        assert!(text.contains("checkpoint") && text.contains("--root"), "{text}");
+        assert!(!text.contains("completion"), "{text}");
+    }
+}
+
+#[test]
+fn signals_are_read_by_name_and_number() {
+    for (text, expected) in [
+        ("KILL", Some(9)),
+        ("SIGKILL", Some(9)),
+        ("sigkill", Some(9)),
+        ("9", Some(9)),
+        ("0", Some(0)),
+        ("64", Some(64)),
+        ("CLD", Some(17)),
+        ("IOT", Some(6)),
+        ("RTMIN", Some(34)),
+        ("SIGRTMIN+3", Some(37)),
+        ("RTMAX-1", Some(63)),
+        ("RTMIN-1", None),
+        ("RTMIN+31", None),
+        ("", None),
+        ("SIG", None),
+        ("-9", None),
+        ("65", None),
+        ("9x", None),
+    ] {
+        assert_eq!(signal(text).ok(), expected, "{text}");
+    }
+}
+
+#[test]
+fn sizes_and_durations_are_read_as_go_does() {
+    for (text, expected) in [
+        ("0", Some(0)),
+        ("4096", Some(4096)),
+        ("1k", Some(1024)),
+        ("1.5GiB", Some(3 << 29)),
+        ("64 MB", Some(64 << 20)),
+        ("-1", Some(-1)),
+        ("-2", None),
+        ("", None),
+        ("k", None),
+        ("1x", None),
+        ("1.2.3", None),
+        ("9p", Some(9 << 50)),
+    ] {
+        assert_eq!(size(text).ok(), expected, "{text}");
+    }
+    for (text, expected) in [
+        ("5s", Some(5000)),
+        ("500ms", Some(500)),
+        ("1m30s", Some(90_000)),
+        ("1.5h", Some(5_400_000)),
+        ("0", Some(0)),
+        ("", None),
+        ("5", None),
+        ("s", None),
+        ("5x", None),
+        ("1e400s", None),
+    ] {
+        assert_eq!(duration(text).ok(), expected.map(Duration::from_millis), "{text}");
+    }
+}
