@@ -4,6 +4,7 @@
 //! tests reach its parsers.
 
 pub mod cli;
+pub mod criu;
 pub mod error;
 pub mod log;
 pub mod plan;

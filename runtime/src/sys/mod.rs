@@ -3,3 +3,5 @@
 //! One file a subject. Borrowed fds go in, owned fds come out, close-on-exec is always set here, and an error is the bare
 //! `Errno`: the caller says what it was about.
 #![allow(unsafe_code)]
+
+pub mod scm;

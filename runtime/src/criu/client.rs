@@ -1,0 +1,244 @@
+//! One conversation with one criu process.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, ExitStatus, Stdio as ChildStdio};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, sendmsg, shutdown, socketpair};
+use nix::unistd::Pid;
+use prost::Message;
+
+use super::rpc::{Features, Request, RequestType, Response};
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys;
+
+/// The longest answer: the longest there are quote one error line.
+const ANSWER: usize = 64 * 1024;
+
+/// The oldest criu that has the notifications and the external namespaces that are relied upon.
+const OLDEST: i32 = 31_500;
+
+/// What criu has as its standard descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdio {
+    /// /dev/null: it only reads processes.
+    Null,
+    /// The caller's: processes that it restores may go on with them.
+    Inherited,
+}
+
+/// A point that criu has reached and waits at.
+#[derive(Debug)]
+pub struct Notification {
+    /// Its name, such as `post-restore`.
+    pub script: String,
+    /// The restored init as this process sees it, where the point has one.
+    pub pid: Option<Pid>,
+    /// The pseudoterminal's master, at `orphan-pts-master`.
+    pub fd: Option<OwnedFd>,
+}
+
+/// A running criu and the socket to it. Dropping it ends criu, which then undoes what it has half done.
+#[derive(Debug)]
+pub struct Conversation {
+    child: Child,
+    socket: OwnedFd,
+}
+
+impl Conversation {
+    /// Starts criu with `passed` open in it under the numbers they have here, and checks that it is not too old.
+    pub fn open(stdio: Stdio, passed: &[BorrowedFd<'_>]) -> Result<Self> {
+        let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .on("make a socket pair for", "criu")?;
+        let mut command = Command::new("criu");
+        command.arg("swrk").arg(theirs.as_raw_fd().to_string());
+        if stdio == Stdio::Null {
+            command.stdin(ChildStdio::null()).stdout(ChildStdio::null()).stderr(ChildStdio::null());
+        }
+        // Nothing else here starts a process while these can be inherited: there are no threads.
+        let handed = || passed.iter().copied().chain([theirs.as_fd()]);
+        for fd in handed() {
+            set_inherited(fd, FdFlag::empty())?;
+        }
+        let started = command.spawn();
+        for fd in handed() {
+            set_inherited(fd, FdFlag::FD_CLOEXEC)?;
+        }
+        // Our copy of criu's end closes with this function, so that criu's death reads as the end of the conversation.
+        let child = started.map_err(not_started)?;
+        let mut criu = Self { child, socket };
+        criu.refuse_old()?;
+        Ok(criu)
+    }
+
+    /// The process, which a restore puts into the container's cgroups for its children to begin there.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// Asks whether this criu, on this kernel, can do all of `wanted`; the names of those it cannot.
+    pub fn missing(&mut self, wanted: Features) -> Result<Vec<&'static str>> {
+        let request = Request { features: Some(wanted), ..more(RequestType::FeatureCheck) };
+        let found = self.ask(&request, &mut refuse)?.features.unwrap_or_default();
+        let lacks = |wanted: Option<bool>, found: Option<bool>| wanted == Some(true) && found == Some(false);
+        let mut missing = Vec::new();
+        if lacks(wanted.mem_track, found.mem_track) {
+            missing.push("memory tracking (CONFIG_MEM_SOFT_DIRTY)");
+        }
+        if lacks(wanted.lazy_pages, found.lazy_pages) {
+            missing.push("lazy pages (userfaultfd)");
+        }
+        Ok(missing)
+    }
+
+    /// Sends a request and serves the notifications until criu answers it.
+    ///
+    /// A notification that fails is refused, whereupon criu rolls back: it lets the processes it dumps run on, and kills
+    /// those it restores. Its own failure is then but the consequence, so the notification's is returned.
+    pub fn ask(&mut self, request: &Request, notified: &mut dyn FnMut(Notification) -> Result<()>) -> Result<Response> {
+        self.send(request)?;
+        let mut refused = None;
+        loop {
+            let (response, fd) = self.receive()?;
+            if response.r#type != RequestType::Notify as i32 {
+                return match refused {
+                    Some(error) => Err(error),
+                    None => Ok(response),
+                };
+            }
+            let notify = response.notify.unwrap_or_default();
+            let outcome = notified(Notification {
+                script: notify.script.unwrap_or_default(),
+                pid: notify.pid.map(Pid::from_raw),
+                fd,
+            });
+            self.send(&Request {
+                r#type: RequestType::Notify as i32,
+                notify_success: Some(outcome.is_ok()),
+                ..Request::default()
+            })?;
+            if let (Err(error), None) = (outcome, &refused) {
+                refused = Some(error);
+            }
+        }
+    }
+
+    /// Ends the conversation and waits for criu's end.
+    pub fn close(mut self) -> Result<ExitStatus> {
+        // Without it a criu that serves several pre-dumps waits for the next.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+        self.child.wait().on("wait for", "criu")
+    }
+
+    fn refuse_old(&mut self) -> Result<()> {
+        let version = self.ask(&more(RequestType::Version), &mut refuse)?.version.unwrap_or_default();
+        if version.number() < OLDEST {
+            return Err(Error::unsupported(format!(
+                "criu {}.{} is too old: 3.15 or later is needed",
+                version.major_number, version.minor_number
+            )));
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, request: &Request) -> Result<()> {
+        let bytes = request.encode_to_vec();
+        match sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(&bytes)], &[], MsgFlags::MSG_NOSIGNAL, None) {
+            Ok(_) => Ok(()),
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Err(self.ended()),
+            Err(errno) => Err(Error::sys("send a request to criu", errno)),
+        }
+    }
+
+    fn receive(&mut self) -> Result<(Response, Option<OwnedFd>)> {
+        let mut buffer = vec![0; ANSWER];
+        let (length, fd) = match sys::scm::receive(self.socket.as_fd(), &mut [IoSliceMut::new(&mut buffer)]) {
+            // A criu that has died with our last words unread resets the connection.
+            Ok((0, _)) | Err(Errno::ECONNRESET) => return Err(self.ended()),
+            Ok(received) => received,
+            Err(errno) => return Err(Error::sys("read criu's answer", errno)),
+        };
+        let response = Response::decode(&buffer[..length])
+            .map_err(|error| Error::caused(Kind::System, "read criu's answer", error))?;
+        Ok((response, fd))
+    }
+
+    /// Nobody is at the other end any more.
+    fn ended(&mut self) -> Error {
+        match self.child.wait() {
+            Ok(status) => Error::caused(Kind::System, SILENT, status),
+            Err(error) => Error::caused(Kind::System, SILENT, error),
+        }
+    }
+}
+
+const SILENT: &str = "criu ended without an answer";
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        let _ = self.child.wait();
+    }
+}
+
+/// A request after which criu takes another.
+fn more(kind: RequestType) -> Request {
+    Request { r#type: kind as i32, keep_open: Some(true), ..Request::default() }
+}
+
+/// Nothing is to be notified of while criu only tells about itself.
+fn refuse(notification: Notification) -> Result<()> {
+    Err(Error::new(Kind::System, format!("criu announced {} unasked", notification.script)))
+}
+
+fn set_inherited(fd: BorrowedFd<'_>, flag: FdFlag) -> Result<()> {
+    fcntl(fd, FcntlArg::F_SETFD(flag)).map(drop).on("hand a descriptor to", "criu")
+}
+
+fn not_started(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::unsupported(
+            "criu is not installed or not in PATH: checkpoint and restore need it (the package criu)",
+        ),
+        _ => Error::caused(Kind::System, "start criu", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn criu_is_started_and_tells_what_it_can_do() {
+        let mut criu = match Conversation::open(Stdio::Null, &[]) {
+            Ok(criu) => criu,
+            Err(error) if error.kind() == Kind::Unsupported => {
+                eprintln!("skipped: criu_is_started_and_tells_what_it_can_do: {error}");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let all = Features { mem_track: Some(true), lazy_pages: Some(true) };
+        let missing = criu.missing(all).unwrap();
+        assert!(missing.len() <= 2, "{missing:?}");
+        assert!(criu.missing(Features::default()).unwrap().is_empty());
+
+        // A request it cannot serve is answered with a failure, and the answer says why.
+        let dump = Request { r#type: RequestType::Dump as i32, opts: Some(Box::default()), ..Request::default() };
+        let answer = criu.ask(&dump, &mut refuse).unwrap();
+        assert!(!answer.success);
+
+        // It has ended with that, which is told, not waited for.
+        let error = criu.ask(&more(RequestType::Version), &mut refuse).unwrap_err();
+        assert!(error.to_string().starts_with(SILENT), "{error}");
+    }
+
+    #[test]
+    fn a_missing_criu_is_a_sentence_with_a_remedy() {
+        let error = not_started(io::Error::from(io::ErrorKind::NotFound));
+        assert_eq!(error.kind(), Kind::Unsupported);
+        assert!(error.to_string().contains("the package criu"), "{error}");
+    }
+}
