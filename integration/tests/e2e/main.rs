@@ -1,3 +1,5 @@
 //! The end-to-end tests: one program, one module a subject. The harness is described in the `integration` library.
 
+#![allow(clippy::disallowed_methods)]
+
 mod harness;

@@ -1,0 +1,55 @@
+# Shared by the scripts of this directory; sourced, not run. Needs $0 to be a script in integration/.
+
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(dirname "$here")
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "$(basename "$0"): $*"; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo >/dev/null; then sudo "$@"
+    else die "needs root, and there is no sudo: run it as root"
+    fi
+}
+
+# need_packages PACKAGE...: installs those that are missing, on Debian and its descendants.
+need_packages() {
+    if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+        say "$(basename "$0"): this is not Debian or Ubuntu; going on as if these packages' programs were there: $*"
+        return 0
+    fi
+    missing=
+    for package in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
+    done
+    [ -z "$missing" ] && return 0
+    say "installing:$missing"
+    # A fresh machine's package lists are empty or old.
+    as_root apt-get -o DPkg::Lock::Timeout=300 -qq update
+    # shellcheck disable=SC2086 # a list of words
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq install -y --no-install-recommends $missing >&2
+}
+
+# need_rust: a Rust tool chain at least as new as the workspace asks for.
+need_rust() {
+    PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$top/Cargo.toml")
+    if ! command -v cargo >/dev/null; then
+        # Debian 13 and Ubuntu 24.04 have rustup as a package; Debian 12's own cargo is too old to be of use.
+        if apt-cache show rustup >/dev/null 2>&1; then
+            need_packages rustup
+            rustup default stable >&2
+        else
+            die "Rust $wanted or later is needed: install it with rustup (https://rustup.rs) and call this again"
+        fi
+    fi
+    have=$(cargo --version | cut -d' ' -f2)
+    oldest=$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n1)
+    [ "$oldest" = "$wanted" ] || die "Rust $wanted or later is needed, this is $have: run 'rustup update'"
+}
+
+# target_dir: where the built programs are, by profile.
+target_dir() {
+    echo "${CARGO_TARGET_DIR:-$top/target}/$(rustc -vV | sed -n 's/^host: //p')"
+}
