@@ -1,3 +1,6 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
 use super::*;
 
 fn read(words: &[&str]) -> Result<Asked<(Global, Command)>> {
@@ -187,65 +190,5 @@ fn every_command_has_help() {
         let Ok(Asked::Text(text)) = read(words) else { panic!("{words:?}") };
         assert!(text.contains("checkpoint") && text.contains("--root"), "{text}");
         assert!(!text.contains("completion"), "{text}");
-    }
-}
-
-#[test]
-fn signals_are_read_by_name_and_number() {
-    for (text, expected) in [
-        ("KILL", Some(9)),
-        ("SIGKILL", Some(9)),
-        ("sigkill", Some(9)),
-        ("9", Some(9)),
-        ("0", Some(0)),
-        ("64", Some(64)),
-        ("CLD", Some(17)),
-        ("IOT", Some(6)),
-        ("RTMIN", Some(34)),
-        ("SIGRTMIN+3", Some(37)),
-        ("RTMAX-1", Some(63)),
-        ("RTMIN-1", None),
-        ("RTMIN+31", None),
-        ("", None),
-        ("SIG", None),
-        ("-9", None),
-        ("65", None),
-        ("9x", None),
-    ] {
-        assert_eq!(signal(text).ok(), expected, "{text}");
-    }
-}
-
-#[test]
-fn sizes_and_durations_are_read_as_go_does() {
-    for (text, expected) in [
-        ("0", Some(0)),
-        ("4096", Some(4096)),
-        ("1k", Some(1024)),
-        ("1.5GiB", Some(3 << 29)),
-        ("64 MB", Some(64 << 20)),
-        ("-1", Some(-1)),
-        ("-2", None),
-        ("", None),
-        ("k", None),
-        ("1x", None),
-        ("1.2.3", None),
-        ("9p", Some(9 << 50)),
-    ] {
-        assert_eq!(size(text).ok(), expected, "{text}");
-    }
-    for (text, expected) in [
-        ("5s", Some(5000)),
-        ("500ms", Some(500)),
-        ("1m30s", Some(90_000)),
-        ("1.5h", Some(5_400_000)),
-        ("0", Some(0)),
-        ("", None),
-        ("5", None),
-        ("s", None),
-        ("5x", None),
-        ("1e400s", None),
-    ] {
-        assert_eq!(duration(text).ok(), expected.map(Duration::from_millis), "{text}");
     }
 }
