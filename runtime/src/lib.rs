@@ -3,9 +3,15 @@
 //! The library is the program: `main.rs` only hands the arguments over. It is a library so that the fuzz targets and the
 //! tests reach its parsers.
 
+pub mod channel;
 pub mod cli;
 pub mod criu;
 pub mod error;
+pub mod init;
+pub mod intermediate;
+pub mod link;
 pub mod log;
+pub mod message;
+pub mod parent;
 pub mod plan;
 pub mod sys;

@@ -1,6 +1,6 @@
 //! One conversation with one criu process.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio as ChildStdio};
 
@@ -154,7 +154,7 @@ impl Conversation {
 
     fn receive(&mut self) -> Result<(Response, Option<OwnedFd>)> {
         let mut buffer = vec![0; ANSWER];
-        let (length, fd) = match sys::scm::receive(self.socket.as_fd(), &mut [IoSliceMut::new(&mut buffer)]) {
+        let (length, fds) = match sys::scm::receive(self.socket.as_fd(), &mut buffer) {
             // A criu that has died with our last words unread resets the connection.
             Ok((0, _)) | Err(Errno::ECONNRESET) => return Err(self.ended()),
             Ok(received) => received,
@@ -162,7 +162,7 @@ impl Conversation {
         };
         let response = Response::decode(&buffer[..length])
             .map_err(|error| Error::caused(Kind::System, "read criu's answer", error))?;
-        Ok((response, fd))
+        Ok((response, fds.into_iter().next()))
     }
 
     /// Nobody is at the other end any more.

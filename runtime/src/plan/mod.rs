@@ -1,1 +1,3 @@
 //! Spec → Plan: pure, no side effect.
+
+pub mod namespaces;

@@ -4,4 +4,6 @@
 //! `Errno`: the caller says what it was about.
 #![allow(unsafe_code)]
 
+pub mod process;
 pub mod scm;
+pub mod shared;

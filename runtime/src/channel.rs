@@ -1,0 +1,97 @@
+//! The channel between init (or the process of an exec) and the parent that made it.
+//!
+//! One SOCK_SEQPACKET pair for a child; one packet is one typed message as JSON, with its fds as SCM_RIGHTS:
+//!
+//! ```text
+//!   child                                   parent
+//!   Request::IdMaps            ──────────►  writes uid_map, gid_map
+//!                              ◄──────────  Reply::Done
+//!   Request::Failed(Error)     ──────────►  (no reply; end of file follows)
+//! ```
+//!
+//! Only the child asks. The channel knows packets and fds; what they mean is [`crate::message`]'s. Both ends are
+//! close-on-exec, so that end of file tells the parent that the program runs, or that the child is gone.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socketpair};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys::scm::receive;
+
+/// The longest message: an error with a long hook output fits, a flood does not.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// One end of a channel.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+/// What came in: a message, or the end.
+#[derive(Debug)]
+pub enum Incoming<T> {
+    /// A message and the fds that came with it.
+    Message(T, Vec<OwnedFd>),
+    /// The other end is closed.
+    End,
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Channel {
+    /// A connected pair.
+    pub fn pair() -> Result<(Channel, Channel)> {
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .on("make", "the channel to init")?;
+        Ok((Channel(a), Channel(b)))
+    }
+
+    /// Sends one message with its fds.
+    pub fn send<T: Serialize>(&self, message: &T, fds: &[&OwnedFd]) -> Result<()> {
+        let bytes = encode(message)?;
+        let raw: Vec<_> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+        // MSG_NOSIGNAL: the other end may be gone, which is an error to report and no reason to die.
+        loop {
+            match sendmsg::<UnixAddr>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None) {
+                Err(Errno::EINTR) => continue,
+                sent => return sent.map(drop).on("write to", "the channel between init and its parent"),
+            }
+        }
+    }
+
+    /// Waits for one message.
+    pub fn receive<T: DeserializeOwned>(&self) -> Result<Incoming<T>> {
+        let mut bytes = vec![0; MAX_MESSAGE];
+        match receive(self.0.as_fd(), &mut bytes) {
+            // The other end died with unread packets: the same as its end.
+            Ok((0, _)) | Err(Errno::ECONNRESET) => Ok(Incoming::End),
+            Ok((length, fds)) => Ok(Incoming::Message(decode(&bytes[..length])?, fds)),
+            Err(errno) => Err(errno).on("read from", "the channel between init and its parent"),
+        }
+    }
+}
+
+/// A message as it stands in its packet.
+fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>> {
+    let bytes = serde_json::to_vec(message)
+        .map_err(|error| Error::caused(Kind::System, "encode a message to init or its parent", error))?;
+    if bytes.len() > MAX_MESSAGE {
+        return Err(Error::new(Kind::System, format!("a message of {} bytes is too long for the channel", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+/// Reads a packet back. Strict: what is not exactly one message is an error.
+pub fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<T> {
+    serde_json::from_slice(packet)
+        .map_err(|error| Error::caused(Kind::System, "read a message between init and its parent", error))
+}

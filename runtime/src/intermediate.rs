@@ -1,0 +1,55 @@
+//! The process between the parent and init, which stands only where the order of namespaces needs one
+//! ([`Namespaces::need_intermediate`](crate::plan::namespaces::Namespaces::need_intermediate)).
+//!
+//! It knows nothing but namespaces: it opens no path, touches no cgroup, runs no hook. init becomes the parent's own child
+//! (CLONE_PARENT), in the order that the kernel demands:
+//!
+//! 1. join what is joined, with the caller's privileges, before a new user namespace takes them away;
+//! 2. make the user namespace and get its maps, so that everything below belongs to it;
+//! 3. make the time namespace, whose offsets can only be written while no process is in it;
+//! 4. clone init, in a new pid namespace if that is asked for: pid and time namespaces are entered by children only.
+
+
+use nix::libc;
+
+use crate::error::{Context, Result};
+use crate::init::namespaces::{Joined, become_root, join};
+use crate::link::Link;
+use crate::message::Request;
+use crate::plan::namespaces::{CLONE_NEWTIME, Namespaces};
+use crate::sys::process::{Forked, clone, exit_now, unshare};
+
+/// Runs all of the stage. Returns only as init; the intermediate itself ends here.
+pub fn run(plan: &Namespaces, joined: &[Joined], link: &Link) -> Result<()> {
+    link.step("join the namespaces");
+    join(joined)?;
+    if plan.user.is_new() {
+        link.step("make the user namespace");
+        unshare(libc::CLONE_NEWUSER).on("make", "the user namespace")?;
+        link.ask_done(&Request::IdMaps)?;
+    }
+    if plan.user.is_private() {
+        become_root()?;
+    }
+    if plan.time.is_new() {
+        link.step("make the time namespace");
+        unshare(CLONE_NEWTIME).on("make", "the time namespace")?;
+        if !plan.time_offsets.is_empty() {
+            link.ask_done(&Request::TimeOffsets)?;
+        }
+    }
+    link.step("clone init");
+    let new_pid = if plan.pid.is_new() { libc::CLONE_NEWPID } else { 0 };
+    hand_over(u64::from((new_pid | libc::CLONE_PARENT) as u32), link)
+}
+
+/// Clones the process that goes on, tells the parent of it, and ends this one. Returns only in the new process.
+pub fn hand_over(flags: u64, link: &Link) -> Result<()> {
+    match clone(flags, None).on("clone", "init")? {
+        Forked::Child => Ok(()),
+        Forked::Parent(init) => {
+            link.ask(&Request::InitStarted { pid: init.pid }, &[&init.pidfd])?;
+            exit_now(0)
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The child's end of the channel: asks the parent, and notes the step it is at where the parent can read it even after
+//! the child was killed.
+
+use std::cell::Cell;
+use std::fmt::Display;
+use std::os::fd::OwnedFd;
+
+use crate::channel::{Channel, Incoming};
+use crate::error::{Error, Kind, Result};
+use crate::message::{Reply, Request};
+use crate::sys::process::exit_now;
+use crate::sys::shared::SharedLine;
+
+/// What a child (intermediate, init, or the process of an exec) has of its parent.
+#[derive(Debug)]
+pub struct Link {
+    channel: Channel,
+    line: SharedLine,
+    /// The parent knows how init was going, so a failure that it has been told of is not told again.
+    told: Cell<bool>,
+}
+
+impl Link {
+    /// The child's side, of what [`crate::parent::wire`] made.
+    pub fn new(channel: Channel, line: SharedLine) -> Self {
+        Self { channel, line, told: Cell::new(false) }
+    }
+
+    /// Notes what is about to be done, for the parent's sentence if this process dies of it.
+    pub fn step(&self, what: &str) {
+        self.line.set(what);
+    }
+
+    /// Asks the parent and waits for its answer. A parent that is gone, or that refuses, ends this process: the parent
+    /// knows the reason, and nobody else could be told it.
+    pub fn ask(&self, request: &Request, fds: &[&OwnedFd]) -> Result<(Reply, Vec<OwnedFd>)> {
+        self.channel.send(request, fds)?;
+        match self.channel.receive()? {
+            Incoming::Message(reply, fds) => Ok((reply, fds)),
+            Incoming::End => exit_now(1),
+        }
+    }
+
+    /// Asks for something that has nothing to say but that it was done.
+    pub fn ask_done(&self, request: &Request) -> Result<()> {
+        self.ask(request, &[]).map(drop)
+    }
+
+    /// Tells the user something by way of the parent's log.
+    pub fn warn(&self, text: impl Display) {
+        // A parent that no longer listens has no log either.
+        let _ = self.channel.send(&Request::Warning(text.to_string()), &[]);
+    }
+
+    /// Tells the parent why this process gives up. Only the first reason counts.
+    pub fn fail(&self, error: &Error) {
+        if !self.told.replace(true) && self.channel.send(&Request::Failed(error.clone()), &[]).is_err() {
+            let short = Error::new(Kind::System, "init failed, and its reason did not fit into a message");
+            let _ = self.channel.send(&Request::Failed(short), &[]);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What init and the process of an exec may ask of their parent, and when: the only definition of that protocol.
+//!
+//! ```text
+//!   intermediate                init                        parent
+//!   IdMaps ─────────────────────────────────────────────►  writes the maps                       ► Done
+//!   TimeOffsets ────────────────────────────────────────►  writes timens_offsets                 ► Done
+//!   InitStarted{pid} + pidfd ───────────────────────────►  watches that one from now on          ► Done
+//!                               IdMaps ─────────────────►  (without an intermediate)             ► Done
+//!                               Network ────────────────►  moves the net devices in              ► Done
+//!                               Cgroup ─────────────────►  makes the cgroups, hands over fds     ► Cgroup + fds
+//!                               RuntimeHooks ───────────►  prestart, createRuntime               ► Done
+//!                               Console + pty ──────────►  passes it on, or keeps it             ► Done
+//!                               Listener + fd ──────────►  sends it to the seccomp agent         ► Done
+//!                               Ready ──────────────────►  saves the state                       ► Done
+//!                               (end of file by execve, or by waiting on exec.fifo)
+//!   Warning, Failed at any time ────────────────────────►  logs; fails with it                    (no reply)
+//! ```
+//!
+//! Steps that a container does not need are left out; what comes out of this order is refused by the parent.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+/// A child's request. The order of the variants is the order in which they may come.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Write uid_map and gid_map of the sender, which has just made its user namespace.
+    IdMaps,
+    /// Write timens_offsets of the sender, which has just made the time namespace of its children.
+    TimeOffsets,
+    /// The intermediate made init: its pid in the parent's pid namespace; its pidfd is with this.
+    InitStarted {
+        /// The pid as the parent sees it.
+        pid: i32,
+    },
+    /// The network namespace is there: move the net devices into it.
+    Network,
+    /// Hand over what is needed to join the container's cgroups.
+    Cgroup,
+    /// The mounts are made: run the prestart and createRuntime hooks.
+    RuntimeHooks,
+    /// The pty of the container; its fd is with this.
+    Console,
+    /// The seccomp listener; its fd is with this.
+    Listener,
+    /// Everything is done but the last step.
+    Ready,
+    /// Something the user should know; not an end.
+    Warning(String),
+    /// The child gives up.
+    Failed(Error),
+}
+
+/// The parent's answer.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// To join the cgroups, write `0` into each of the fds with this; none: it has been done.
+    Cgroup,
+}
+
+/// How far a child has come, as the parent sees it.
+#[derive(Debug, Default)]
+pub struct Order(u8);
+
+impl Order {
+    /// Takes note of a request; one that comes again, or after a later one, is refused.
+    pub fn admit(&mut self, request: &Request) -> Result<()> {
+        let rank = match request {
+            Request::IdMaps => 1,
+            Request::TimeOffsets => 2,
+            Request::InitStarted { .. } => 3,
+            Request::Network => 4,
+            Request::Cgroup => 5,
+            Request::RuntimeHooks => 6,
+            Request::Console => 7,
+            Request::Listener => 8,
+            Request::Ready => 9,
+            Request::Warning(_) | Request::Failed(_) => return Ok(()),
+        };
+        if rank <= self.0 {
+            return Err(Error::new(Kind::System, format!("init asked for {request:?} out of order")));
+        }
+        self.0 = rank;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::decode;
+
+    fn all() -> Vec<Request> {
+        vec![
+            Request::IdMaps,
+            Request::TimeOffsets,
+            Request::InitStarted { pid: 7 },
+            Request::Network,
+            Request::Cgroup,
+            Request::RuntimeHooks,
+            Request::Console,
+            Request::Listener,
+            Request::Ready,
+        ]
+    }
+
+    #[test]
+    fn every_pair_of_requests_is_admitted_only_in_order() {
+        for (first, one) in all().iter().enumerate() {
+            for (second, other) in all().iter().enumerate() {
+                let mut order = Order::default();
+                order.admit(one).unwrap();
+                assert_eq!(order.admit(other).is_ok(), second > first, "{one:?} then {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_warning_may_come_at_any_time() {
+        let mut order = Order::default();
+        order.admit(&Request::Ready).unwrap();
+        order.admit(&Request::Warning("w".into())).unwrap();
+        order.admit(&Request::Failed(Error::invalid("x"))).unwrap();
+    }
+
+    #[test]
+    fn messages_come_back_as_they_were_and_garbage_does_not() {
+        for request in all() {
+            let bytes = serde_json::to_vec(&request).unwrap();
+            assert_eq!(decode::<Request>(&bytes).unwrap(), request);
+        }
+        for garbage in ["", "{", "\"Readyy\"", "{\"InitStarted\":{}}", "\"Ready\" x"] {
+            assert!(decode::<Request>(garbage.as_bytes()).is_err(), "{garbage}");
+        }
+    }
+}

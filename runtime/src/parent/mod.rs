@@ -1,0 +1,3 @@
+//! The parent: the host's view.
+
+pub mod idmap;
