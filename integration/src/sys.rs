@@ -75,3 +75,15 @@ pub fn raw_syscall(number: i64, args: [u64; 6]) -> io::Result<i64> {
     // calls that end the process or change its ids are what the test asks for.
     checked(unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]) })
 }
+
+/// Waits for a child and says how it ended (as wait(2)'s status) and its peak memory in KiB (wait4(2)). The peak of a
+/// program counts from the process that executed it, so the caller itself must be smaller than what it measures.
+pub fn wait_with_peak(pid: i32) -> io::Result<(i32, i64)> {
+    let mut status: libc::c_int = 0;
+    // SAFETY: rusage is plain numbers, for which zero bytes are valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live values of the types the kernel fills in.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+    checked(waited.into())?;
+    Ok((status, usage.ru_maxrss))
+}

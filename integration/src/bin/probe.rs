@@ -5,6 +5,7 @@
 //! probe wait                   prints "ready", waits for SIGTERM, exits with 0
 //! probe exit CODE              exits with it
 //! probe syscall NR [ARG…]      the answer: {"value": n} or {"errno": n}
+//! probe time NR COUNT          the nanoseconds a call takes, without arguments, failing or not
 //! probe eat MIB                touches so much memory, prints "ate", waits for SIGTERM
 //! ```
 
@@ -41,6 +42,14 @@ fn main() {
                 Err(e) => json!({"errno": e.raw_os_error()}),
             };
             println!("{answer}");
+        }
+        Some("time") => {
+            let (call, count) = (number(2), number(3));
+            let begin = std::time::Instant::now();
+            for _ in 0..count {
+                let _ = sys::raw_syscall(call, [0; 6]);
+            }
+            println!("{:.2}", begin.elapsed().as_nanos() as f64 / count as f64);
         }
         Some("eat") => {
             let memory = vec![1u8; number(2) as usize * 1024 * 1024];

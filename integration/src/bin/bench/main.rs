@@ -1,0 +1,62 @@
+//! Times runtimes side by side. `integration/bench` builds and calls it.
+//!
+//! Every round does the same thing with each contender in turn, so that what else the machine does falls on all alike; a
+//! figure is the median of its rounds, and what counts is the ratio. The benchmark is single-threaded and small: its own
+//! share in starting a program (a vfork) is the same for all, and counts for the floor too.
+#![allow(clippy::disallowed_methods)]
+
+mod contender;
+mod measure;
+mod table;
+
+use std::process::ExitCode;
+
+use contender::Contender;
+use table::Table;
+
+/// The groups by name, in the order of the report, and the rounds each needs for a quiet median.
+const GROUPS: &[(&str, Group, usize)] = &[
+    ("run", measure::run, 60),
+    ("life", measure::life, 40),
+    ("many", measure::many, 5),
+    ("mounts", measure::mounts, 7),
+    ("seccomp", measure::seccomp, 15),
+    ("memory", measure::memory, 5),
+    ("size", measure::size, 1),
+];
+
+type Group = fn(&[Contender], usize, &mut Table);
+
+fn main() -> ExitCode {
+    let mut names: Vec<String> = Vec::new();
+    let mut json = false;
+    let mut rounds = None;
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--json" => json = true,
+            "--runs" => rounds = args.next().and_then(|text| text.parse::<usize>().ok()).filter(|n| *n > 0),
+            name if GROUPS.iter().any(|(group, ..)| *group == name) => names.push(arg),
+            _ => {
+                let known: Vec<_> = GROUPS.iter().map(|(name, ..)| *name).collect();
+                eprintln!("bench [{}] [--json] [--runs N]", known.join("|"));
+                return ExitCode::from(2);
+            }
+        }
+    }
+    contender::prepare();
+    let contenders = contender::all();
+    let mut table = Table::new(contenders.iter().map(|contender| contender.name.clone()).collect());
+    for (name, group, usual) in GROUPS {
+        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+            eprintln!("measuring {name} …");
+            group(&contenders, rounds.unwrap_or(*usual), &mut table);
+        }
+    }
+    if json {
+        println!("{}", table.json())
+    } else {
+        print!("{table}")
+    }
+    ExitCode::SUCCESS
+}
