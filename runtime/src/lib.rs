@@ -3,10 +3,12 @@
 //! The library is the program: `main.rs` only hands the arguments over. It is a library so that the fuzz targets and the
 //! tests reach its parsers.
 
+pub mod bundle;
 pub mod channel;
 pub mod cli;
 pub mod criu;
 pub mod error;
+pub mod hooks;
 pub mod init;
 pub mod intermediate;
 pub mod link;

@@ -1,3 +1,4 @@
 //! Spec → Plan: pure, no side effect.
 
+pub mod hooks;
 pub mod namespaces;

@@ -1,0 +1,240 @@
+//! The bundle: a directory with a `config.json`, read strictly and within limits.
+//!
+//! A configuration is what it says or an error: nothing falls back to a default of ours. The one leniency the spec
+//! itself asks for is a capability this program does not know: it is left out with a warning. This module knows nothing
+//! of what the configuration means; that is `plan`.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Capability, Process, Spec};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::log;
+
+/// The largest configuration that is read: a hundred times what the largest real ones need.
+const LIMIT: u64 = 16 << 20;
+
+/// A bundle whose configuration is read and well-formed; whether it makes sense is not yet known.
+#[derive(Debug)]
+pub struct Bundle {
+    path: PathBuf,
+    spec: Spec,
+}
+
+impl Bundle {
+    /// Reads the bundle in `dir`, or in the current directory.
+    pub fn load(dir: Option<&Path>) -> Result<Self> {
+        let dir = dir.unwrap_or(Path::new("."));
+        let path = match dir.as_os_str().as_encoded_bytes() {
+            b"" | b"." => std::env::current_dir().on("find", "the current directory")?,
+            _ => std::path::absolute(dir).on("make absolute:", dir.display())?,
+        };
+        let config = path.join("config.json");
+        let bytes = read_limited(&config)?;
+        let spec = parse_spec(&bytes).map_err(|error| error.within(config.display()))?;
+        Ok(Self { path, spec })
+    }
+
+    /// The absolute path of the bundle's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The configuration.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+}
+
+/// Reads the `process` of an `exec` from a file of its own.
+pub fn load_process(path: &Path) -> Result<Process> {
+    let bytes = read_limited(path)?;
+    parse_process(&bytes).map_err(|error| error.within(path.display()))
+}
+
+/// Reads a configuration, and checks the version it claims.
+pub fn parse_spec(bytes: &[u8]) -> Result<Spec> {
+    let spec: Spec = parse(bytes, "/process/capabilities")?;
+    check_version(spec.version())?;
+    Ok(spec)
+}
+
+/// Reads a `process` object alone.
+pub fn parse_process(bytes: &[u8]) -> Result<Process> {
+    parse(bytes, "/capabilities")
+}
+
+/// Reads a whole regular file of limited size. Opening neither waits for a fifo's writer nor rewinds a tape.
+pub fn read_limited(path: &Path) -> Result<Vec<u8>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .on("open", path.display())?;
+    let metadata = file.metadata().on("stat", path.display())?;
+    if !metadata.is_file() {
+        return Err(Error::invalid(format!("{} is not a regular file", path.display())));
+    }
+    read_up_to(&file, metadata.len(), path.display())
+}
+
+/// Reads `file` to its end, whatever `expected` size it claimed, but never more than the limit.
+fn read_up_to(file: &File, expected: u64, name: impl std::fmt::Display) -> Result<Vec<u8>> {
+    let too_large = || Error::invalid(format!("{name} is larger than {} MiB", LIMIT >> 20));
+    if expected > LIMIT {
+        return Err(too_large());
+    }
+    // One byte more, so that the read that finds the end needs no larger buffer.
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 1);
+    file.take(LIMIT + 1).read_to_end(&mut bytes).on("read", &name)?;
+    if bytes.len() as u64 > LIMIT { Err(too_large()) } else { Ok(bytes) }
+}
+
+/// Reads JSON into its type. If that fails only for capabilities nobody knows, they are dropped with a warning.
+fn parse<T: DeserializeOwned>(bytes: &[u8], capabilities: &str) -> Result<T> {
+    let wrong = |error: serde_json::Error| Error::caused(Kind::Invalid, "the JSON is not valid", error);
+    let error = match serde_json::from_slice(bytes) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    if !error.is_data() {
+        return Err(wrong(error));
+    }
+    // Only the general form can say which name it was.
+    let Ok(mut root) = serde_json::from_slice::<Value>(bytes) else { return Err(wrong(error)) };
+    let unknown = match root.pointer_mut(capabilities) {
+        Some(sets) => take_unknown_capabilities(sets),
+        None => Vec::new(),
+    };
+    if unknown.is_empty() {
+        return Err(wrong(error));
+    }
+    let value = T::deserialize(root).map_err(wrong)?;
+    for name in unknown {
+        log::warn(format_args!("ignoring unknown capability {name:?}"));
+    }
+    Ok(value)
+}
+
+/// Removes the names nobody knows from the capability sets and returns each once.
+fn take_unknown_capabilities(sets: &mut Value) -> Vec<String> {
+    let mut unknown: Vec<String> = Vec::new();
+    for names in sets.as_object_mut().into_iter().flat_map(|sets| sets.values_mut()) {
+        let Some(names) = names.as_array_mut() else { continue };
+        names.retain(|name| {
+            let Some(text) = name.as_str() else { return true };
+            let known = Capability::deserialize(name).is_ok();
+            if !known && !unknown.iter().any(|seen| seen == text) {
+                unknown.push(text.to_owned());
+            }
+            known
+        });
+    }
+    unknown
+}
+
+/// Checks that the configuration is for version 1 of the spec: what a later minor version adds is seen as unknown
+/// properties, which the spec says to ignore.
+fn check_version(version: &str) -> Result<()> {
+    if version.is_empty() {
+        return Err(Error::invalid("ociVersion is missing"));
+    }
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Option<Vec<u32>> = core
+        .split('.')
+        .map(|part| part.parse().ok().filter(|_| part.bytes().all(|byte| byte.is_ascii_digit())))
+        .collect();
+    match numbers.as_deref() {
+        Some([1, _, _]) => Ok(()),
+        Some([_, _, _]) => {
+            Err(Error::unsupported(format!("ociVersion {version:?} is not supported: only versions 1.x are")))
+        }
+        _ => Err(Error::invalid(format!("ociVersion {version:?} is not a version such as 1.3.0"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse_spec(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn versions_are_checked() {
+        for version in ["1.0.0", "1.0.2-dev", "1.3.0", "1.9.9", "1.0.0-rc5", "1.2.0+dev"] {
+            assert_eq!(check_version(version), Ok(()), "{version}");
+        }
+        for (version, kind) in [
+            ("", Kind::Invalid),
+            ("1", Kind::Invalid),
+            ("1.0", Kind::Invalid),
+            ("1.0.x", Kind::Invalid),
+            ("1.0.+1", Kind::Invalid),
+            ("one", Kind::Invalid),
+            ("0.9.0", Kind::Unsupported),
+            ("2.0.0", Kind::Unsupported),
+        ] {
+            assert_eq!(check_version(version).unwrap_err().kind(), kind, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_is_read_strictly() {
+        assert_eq!(error("{}"), "ociVersion is missing");
+        for (text, expected) in [
+            ("", "the JSON is not valid: EOF while parsing a value at line 1 column 0"),
+            ("{\"ociVersion\": \"1.0.0\"", "the JSON is not valid: EOF while parsing an object at line 1 column 22"),
+            (
+                "{\"ociVersion\": 1}",
+                "the JSON is not valid: invalid type: integer `1`, expected a string at line 1 column 16",
+            ),
+            (
+                r#"{"ociVersion": "1.0.0", "process": {"cwd": "/", "user": {"uid": 4294967296, "gid": 0}}}"#,
+                "the JSON is not valid: invalid value: integer `4294967296`, expected u32 at line 1 column 74",
+            ),
+            (r#"{"ociVersion": "1.0.0"} x"#, "the JSON is not valid: trailing characters at line 1 column 25"),
+            (
+                r#"{"ociVersion": "1.0.0", "ociVersion": "1.0.0"}"#,
+                "the JSON is not valid: duplicate field `ociVersion` at line 1 column 36",
+            ),
+        ] {
+            assert_eq!(error(text), expected, "{text}");
+        }
+        let deep = format!("{{\"x\": {}", "[".repeat(100_000));
+        assert!(error(&deep).contains("recursion limit"), "{}", error(&deep));
+    }
+
+    #[test]
+    fn only_unknown_capabilities_are_forgiven() {
+        let config = |sets: &str| format!(r#"{{"cwd": "/", "user": {{"uid": 0, "gid": 0}}, "capabilities": {sets}}}"#);
+        let process =
+            parse_process(config(r#"{"bounding": ["CAP_CHOWN", "CAP_NEW"], "effective": ["CAP_NEW"]}"#).as_bytes());
+        let sets = process.unwrap().capabilities().clone().unwrap();
+        assert_eq!(sets.bounding(), &Some([Capability::Chown].into()));
+        assert_eq!(sets.effective(), &Some([].into()));
+        for wrong in [r#"{"bounding": [1]}"#, r#"{"bounding": "CAP_CHOWN"}"#, "1"] {
+            assert!(parse_process(config(wrong).as_bytes()).is_err(), "{wrong}");
+        }
+        let two_wrongs = r#"{"cwd": 1, "user": {"uid": 0, "gid": 0}, "capabilities": {"bounding": ["CAP_NEW"]}}"#;
+        assert!(parse_process(two_wrongs.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn only_regular_files_of_limited_size_are_read() {
+        assert_eq!(read_limited(Path::new("/dev/null")).unwrap_err().to_string(), "/dev/null is not a regular file");
+        assert_eq!(
+            read_limited(Path::new("/nowhere/config.json")).unwrap_err().to_string(),
+            "open /nowhere/config.json: no such file or directory"
+        );
+        let endless = File::open("/dev/zero").unwrap();
+        assert_eq!(read_up_to(&endless, 0, "x").unwrap_err().to_string(), "x is larger than 16 MiB");
+    }
+}
