@@ -61,7 +61,13 @@ impl Channel {
         let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
         // MSG_NOSIGNAL: the other end may be gone, which is an error to report and no reason to die.
         loop {
-            match sendmsg::<UnixAddr>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None) {
+            match sendmsg::<UnixAddr>(
+                self.0.as_raw_fd(),
+                &[IoSlice::new(&bytes)],
+                control,
+                MsgFlags::MSG_NOSIGNAL,
+                None,
+            ) {
                 Err(Errno::EINTR) => continue,
                 sent => return sent.map(drop).on("write to", "the channel between init and its parent"),
             }
@@ -85,7 +91,10 @@ fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>> {
     let bytes = serde_json::to_vec(message)
         .map_err(|error| Error::caused(Kind::System, "encode a message to init or its parent", error))?;
     if bytes.len() > MAX_MESSAGE {
-        return Err(Error::new(Kind::System, format!("a message of {} bytes is too long for the channel", bytes.len())));
+        return Err(Error::new(
+            Kind::System,
+            format!("a message of {} bytes is too long for the channel", bytes.len()),
+        ));
     }
     Ok(bytes)
 }

@@ -9,7 +9,6 @@
 //! 3. make the time namespace, whose offsets can only be written while no process is in it;
 //! 4. clone init, in a new pid namespace if that is asked for: pid and time namespaces are entered by children only.
 
-
 use nix::libc;
 
 use crate::error::{Context, Result};

@@ -47,7 +47,8 @@ pub fn join(joined: &[Joined]) -> Result<()> {
 /// Not the pid and user namespaces, which clone3 made, nor the time namespace, which the intermediate made; and not the
 /// cgroup namespace, whose root is the cgroup that the process is in when it is made: see [`make_cgroup`].
 pub fn make(plan: &Namespaces) -> Result<()> {
-    let elsewhere = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWCGROUP | crate::plan::namespaces::CLONE_NEWTIME;
+    let elsewhere =
+        libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWCGROUP | crate::plan::namespaces::CLONE_NEWTIME;
     let flags = plan.flags(Source::is_new) & !elsewhere;
     if flags == 0 {
         return Ok(());

@@ -61,7 +61,9 @@ fn write_direct(pid: i32, file: &str, maps: &[IdMap]) -> Result<bool> {
     match fs::write(format!("/proc/{pid}/{file}"), &text) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => Ok(false),
-        Err(error) => Err(error).on("write the user namespace's", format!("{file} ({})", text.trim_end().replace('\n', ", "))),
+        Err(error) => {
+            Err(error).on("write the user namespace's", format!("{file} ({})", text.trim_end().replace('\n', ", ")))
+        }
     }
 }
 
@@ -80,5 +82,9 @@ fn helper(program: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.trim().lines().next_back().unwrap_or("it said nothing");
-    Err(Error::caused(Kind::System, format!("{program} refused the mapping"), format!("{said}; see /etc/subuid and /etc/subgid")))
+    Err(Error::caused(
+        Kind::System,
+        format!("{program} refused the mapping"),
+        format!("{said}; see /etc/subuid and /etc/subgid"),
+    ))
 }

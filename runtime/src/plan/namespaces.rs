@@ -230,9 +230,9 @@ fn check(plan: &Namespaces) -> Result<()> {
         Source::New if plan.gid_maps.is_empty() => {
             Err(Error::invalid("linux.namespaces has a new user namespace, but linux.gidMappings is empty"))
         }
-        Source::Inherit if mapped => {
-            Err(Error::invalid("linux.uidMappings or linux.gidMappings is set, but linux.namespaces has no user namespace"))
-        }
+        Source::Inherit if mapped => Err(Error::invalid(
+            "linux.uidMappings or linux.gidMappings is set, but linux.namespaces has no user namespace",
+        )),
         _ if !plan.time_offsets.is_empty() && !plan.time.is_new() => {
             Err(Error::invalid("linux.timeOffsets is set, but linux.namespaces has no new time namespace"))
         }
@@ -267,7 +267,10 @@ mod tests {
     fn wrong_namespaces_are_sentences() {
         let table = [
             (serde_json::json!({"namespaces": [{"type": "pid"}, {"type": "pid"}]}), "names the type pid twice"),
-            (serde_json::json!({"namespaces": [{"type": "uts", "path": "proc/1/ns/uts"}]}), "of type uts is not absolute"),
+            (
+                serde_json::json!({"namespaces": [{"type": "uts", "path": "proc/1/ns/uts"}]}),
+                "of type uts is not absolute",
+            ),
             (serde_json::json!({"namespaces": [{"type": "user"}]}), "linux.uidMappings is empty"),
             (serde_json::json!({"uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}), "has no user namespace"),
             (

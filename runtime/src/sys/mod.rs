@@ -4,6 +4,12 @@
 //! `Errno`: the caller says what it was about.
 #![allow(unsafe_code)]
 
+pub mod cred;
+pub mod fds;
+pub mod keyring;
 pub mod process;
+pub mod sched;
 pub mod scm;
 pub mod shared;
+pub mod signals;
+pub mod tty;

@@ -1,0 +1,61 @@
+//! All descriptors of this process at once: close_range(2).
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// Marks every descriptor from `first` on close-on-exec.
+pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
+    match close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) {
+        // CLOSE_RANGE_CLOEXEC is younger (5.11) than close_range itself (5.9).
+        Err(Errno::EINVAL | Errno::ENOSYS) => each_open(first, |fd| {
+            // SAFETY: F_SETFD takes an integer and changes a flag only, also where somebody owns the descriptor.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }),
+        other => other,
+    }
+}
+
+/// Closes every descriptor from 3 on except those in `keep` and the `preserved` ones that follow standard error.
+///
+/// For a process that was just cloned and has a copy of all its parent's descriptors: what it is not told to keep it must
+/// never touch again, as with memory after the end of its owner.
+pub fn close_all_but(preserved: u32, keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    kept.sort_unstable();
+    let mut next = 3 + preserved;
+    for fd in kept {
+        if fd > next {
+            close_range(next, fd - 1, 0)?;
+        }
+        next = next.max(fd + 1);
+    }
+    close_range(next, u32::MAX, 0)
+}
+
+/// Whether `number` is an open descriptor.
+pub fn is_open(number: u32) -> bool {
+    // SAFETY: F_GETFD only reads a flag; a number that is no descriptor gives EBADF.
+    unsafe { libc::fcntl(number as libc::c_int, libc::F_GETFD) != -1 }
+}
+
+/// Lets descriptor `number` survive execve. The caller of the program has passed it to us for that.
+pub fn keep_at_exec(number: u32) -> Result<(), Errno> {
+    // SAFETY: F_SETFD takes an integer and changes a flag only.
+    Errno::result(unsafe { libc::fcntl(number as libc::c_int, libc::F_SETFD, 0) }).map(drop)
+}
+
+fn close_range(first: u32, last: u32, flags: libc::c_uint) -> Result<(), Errno> {
+    // SAFETY: takes three integers. With CLOEXEC it closes nothing now; without, close_all_but's caller has been told that
+    // nothing in the range is used again.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+}
+
+/// Calls `act` with every number that a descriptor could have: the way without close_range(2).
+fn each_open(first: u32, act: impl Fn(libc::c_int)) -> Result<(), Errno> {
+    let (limit, _) = super::sched::limit(0, libc::RLIMIT_NOFILE)?;
+    let last = u32::try_from(limit).unwrap_or(u32::MAX).min(1 << 20);
+    (first..last).for_each(|fd| act(fd as libc::c_int));
+    Ok(())
+}
