@@ -1,3 +1,147 @@
-//! The parent: the host's view.
+//! The parent: the host's view. It makes the child, answers what the child asks, and knows how the child ended.
+//!
+//! It never enters a namespace of the container, and after the clone it walks no path of the rootfs: what init needs of the
+//! host it has opened before.
 
 pub mod idmap;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::libc;
+
+use crate::channel::{Channel, Incoming};
+use crate::error::{Context, Error, Kind, Result};
+use crate::link::Link;
+use crate::message::{Order, Reply, Request};
+use crate::sys::process::{Child, Exit, Forked, clone, exit_now, pidfd_send_signal, wait};
+use crate::sys::shared::SharedLine;
+
+/// A child that has been cloned and is being served.
+#[derive(Debug)]
+pub struct Spawned {
+    child: Child,
+    channel: Channel,
+    line: SharedLine,
+    order: Order,
+}
+
+/// Why a child no longer asks.
+#[derive(Debug)]
+pub enum Silence {
+    /// It told the reason.
+    Failed(Error),
+    /// It ended without a word.
+    Died(Exit, String),
+}
+
+/// What a child asked for, or why it will not ask again.
+#[derive(Debug)]
+pub enum Next {
+    /// A request, in order, with its fds.
+    Request(Request, Vec<OwnedFd>),
+    /// It is gone, or about to be.
+    Silence(Silence),
+}
+
+/// Clones a child, which runs `body` and never comes back: `body` returns only if it fails.
+///
+/// `flags` are the namespaces that clone3(2) makes; `cgroup` is the v2 cgroup it starts in.
+pub fn spawn(flags: u64, cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce(&Link) -> Error) -> Result<Spawned> {
+    let (ours, theirs) = Channel::pair()?;
+    let line = SharedLine::new().on("share", "a page with init")?;
+    match clone(flags, cgroup).on("clone", "init")? {
+        Forked::Parent(child) => Ok(Spawned { child, channel: ours, line, order: Order::default() }),
+        Forked::Child => {
+            // Its end of file tells us that the parent is gone.
+            drop(ours);
+            let link = Link::new(theirs, line);
+            let error = body(&link);
+            link.fail(&error);
+            exit_now(1)
+        }
+    }
+}
+
+impl Spawned {
+    /// The pid of the process that is to be the container's (or the exec's).
+    pub fn pid(&self) -> i32 {
+        self.child.pid
+    }
+
+    /// Its pidfd.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd.as_fd()
+    }
+
+    /// Waits for the next request. Warnings go to the log on the way.
+    pub fn next(&mut self) -> Result<Next> {
+        loop {
+            match self.channel.receive::<Request>()? {
+                Incoming::Message(Request::Warning(text), _) => crate::log::warn(format_args!("{text}")),
+                Incoming::Message(Request::Failed(error), _) => return Ok(Next::Silence(Silence::Failed(error))),
+                Incoming::Message(request, fds) => {
+                    self.order.admit(&request)?;
+                    return Ok(Next::Request(request, fds));
+                }
+                Incoming::End => {
+                    let exit = wait(&self.child.pidfd).on("wait for", "init")?;
+                    return Ok(Next::Silence(Silence::Died(exit, self.line.get())));
+                }
+            }
+        }
+    }
+
+    /// Answers a request.
+    pub fn reply(&self, reply: &Reply, fds: &[&OwnedFd]) -> Result<()> {
+        self.channel.send(reply, fds)
+    }
+
+    /// Takes note of the process that the intermediate made, and sees the intermediate off.
+    pub fn replace(&mut self, pid: i32, pidfd: OwnedFd) -> Result<()> {
+        let intermediate = std::mem::replace(&mut self.child, Child { pid, pidfd });
+        self.reply(&Reply::Done, &[])?;
+        match wait(&intermediate.pidfd).on("wait for", "the intermediate process")? {
+            Exit::Code(0) => Ok(()),
+            exit => Err(died("the intermediate process", exit, &self.line.get(), None)),
+        }
+    }
+
+    /// Waits until the program is executed, which closes the channel, or until that failed.
+    pub fn until_executed(&mut self) -> Result<()> {
+        loop {
+            match self.channel.receive::<Request>()? {
+                Incoming::Message(Request::Warning(text), _) => crate::log::warn(format_args!("{text}")),
+                Incoming::Message(Request::Failed(error), _) => return Err(error),
+                Incoming::Message(request, _) => {
+                    return Err(Error::new(Kind::System, format!("init asked for {request:?} after it was ready")));
+                }
+                Incoming::End => return Ok(()),
+            }
+        }
+    }
+
+    /// Ends the child, whatever it does, and reaps it.
+    pub fn kill(&self) {
+        // Both fail only where the child has been reaped already.
+        let _ = pidfd_send_signal(&self.child.pidfd, libc::SIGKILL);
+        let _ = wait(&self.child.pidfd);
+    }
+
+    /// Lets the child go on by itself.
+    pub fn into_child(self) -> Child {
+        self.child
+    }
+}
+
+/// The sentence for a child that ended without a word. `memory_limit` is set if the kernel killed it for that.
+pub fn died(who: &str, exit: Exit, step: &str, memory_limit: Option<String>) -> Error {
+    let at = if step.is_empty() { String::new() } else { format!(" at step {step}") };
+    match (exit, memory_limit) {
+        (Exit::Signal(libc::SIGKILL), Some(limit)) => Error::new(
+            Kind::System,
+            format!("memory limit {limit} is too small to start: {who} was killed (out of memory){at}; raise the limit"),
+        ),
+        (Exit::Signal(signal), _) => Error::new(Kind::System, format!("{who} was killed by signal {signal}{at}")),
+        (Exit::Code(code), _) => Error::new(Kind::System, format!("{who} ended with status {code}{at}")),
+    }
+}

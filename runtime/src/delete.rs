@@ -1,0 +1,109 @@
+//! `delete`: removes everything that a container holds. It works after a create that was cut short at any instant, and
+//! again where an earlier delete was.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::cgroup::Cgroup;
+use crate::cli::{DeleteArgs, Global};
+use crate::error::{Context, Error, Kind, Result};
+use crate::hooks;
+use crate::kill::signal_init;
+use crate::parent::rdt;
+use crate::state::{self, ContainerDir, State, Status};
+
+/// How long a killed init may take to end: uninterruptible sleep in a system call is the only reason.
+const PATIENCE_MS: u16 = 10_000;
+
+/// Runs the command.
+pub fn run(global: &Global, args: &DeleteArgs) -> Result<()> {
+    let root = global.root();
+    if args.force {
+        // A create that still runs holds the lock until its init is gone.
+        if let Ok(state) = state::load(&root, &args.id) {
+            let _ = signal_init(&state, libc::SIGKILL);
+        }
+    }
+    let dir = match ContainerDir::open(&root, &args.id) {
+        Err(error) if args.force && error.kind() == Kind::NotFound => return Ok(()),
+        dir => dir?,
+    };
+    let Some(state) = dir.load()? else { return dir.remove() };
+    match state.status(&root)? {
+        Status::Stopped => {}
+        // It never ran: there is nothing that ending it could lose.
+        Status::Created => end(&state)?,
+        _ if args.force => end(&state)?,
+        status => {
+            return Err(Error::new(
+                Kind::State,
+                format!("cannot delete container {:?} that is not stopped: it is {}", args.id, status.word()),
+            ));
+        }
+    }
+    destroy(dir, &state)
+}
+
+/// Kills init and waits for its end.
+fn end(state: &State) -> Result<()> {
+    let Some(pidfd) = state.init.as_ref().map(state::Init::open).transpose()?.flatten() else { return Ok(()) };
+    match signal_init(state, libc::SIGKILL) {
+        Err(error) if error.kind() != Kind::State => return Err(error),
+        _ => {}
+    }
+    // Frozen processes do not die of SIGKILL in cgroup v1.
+    let cgroup = Cgroup::open(&state.cgroup)?;
+    if cgroup.is_frozen()? {
+        cgroup.thaw()?;
+    }
+    loop {
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(PATIENCE_MS)) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).on("wait for the end of", format!("container {:?}", state.id)),
+            Ok(0) => {
+                return Err(Error::new(
+                    Kind::System,
+                    format!("container {:?} did not end within {} s of SIGKILL", state.id, PATIENCE_MS / 1000),
+                ));
+            }
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+/// Removes what a stopped container holds: processes that outlived init, cgroups, the RDT group, the directory; then runs
+/// its poststop hooks. Each step is tried even if one before it failed, the first failure is told, and the directory goes
+/// last, so that a delete that was cut short or failed can be called again.
+pub fn destroy(dir: ContainerDir, state: &State) -> Result<()> {
+    let cgroup = Cgroup::open(&state.cgroup).and_then(|cgroup| {
+        if !state.own_pid_namespace {
+            cgroup.kill_all()?;
+        }
+        cgroup.destroy()
+    });
+    let rdt = state.rdt.as_ref().map_or(Ok(()), rdt::remove);
+    let hooks = dir.config().and_then(|config| hooks::of_config(&config));
+    cgroup.and(rdt)?;
+    dir.remove()?;
+    match hooks {
+        Ok(hooks) => poststop(state, &hooks),
+        // A container cut short before its configuration was kept has run no hook.
+        Err(error) if error.errno() == Some(Errno::ENOENT) => {}
+        Err(error) => crate::log::warn(format_args!("poststop hooks: {error}")),
+    }
+    Ok(())
+}
+
+/// A failing poststop hook is only a warning (runtime-spec, lifecycle).
+pub fn poststop(state: &State, hooks: &hooks::Hooks) {
+    for hook in &hooks.poststop {
+        let json = state.to_oci_json(Status::Stopped, None);
+        if let Err(error) = hooks::run(std::slice::from_ref(hook), &json, &state.bundle) {
+            crate::log::warn(format_args!("poststop hook: {error}"));
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `kill`: a signal to init, or to every process of the container.
+
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::cgroup::Cgroup;
+use crate::cli::{Global, KillArgs};
+use crate::error::{Context, Error, Kind, Result};
+use crate::state::{self, State};
+use crate::sys::process::pidfd_send_signal;
+
+/// Runs the command.
+pub fn run(global: &Global, args: &KillArgs) -> Result<()> {
+    let state = state::load(&global.root(), &args.id)?;
+    if args.all {
+        // Some processes may have outlived init, so whether it runs does not matter here.
+        return Cgroup::open(&state.cgroup)?.signal_all(args.signal);
+    }
+    signal_init(&state, args.signal)
+}
+
+/// Sends `signal` to init.
+pub fn signal_init(state: &State, signal: i32) -> Result<()> {
+    let pidfd = match &state.init {
+        Some(init) => init.open()?,
+        None => None,
+    };
+    let Some(pidfd) = pidfd else {
+        if signal == libc::SIGKILL && !state.own_pid_namespace {
+            // Without a pid namespace the end of init is not the end of the others.
+            let cgroup = Cgroup::open(&state.cgroup)?;
+            if !cgroup.pids()?.is_empty() {
+                return cgroup.kill_all();
+            }
+        }
+        return Err(not_running(&state.id));
+    };
+    if signal == libc::SIGKILL && !state.own_pid_namespace {
+        Cgroup::open(&state.cgroup)?.kill_all()?;
+    }
+    match pidfd_send_signal(&pidfd, signal) {
+        Err(Errno::ESRCH) => Err(not_running(&state.id)),
+        sent => sent.on(&format!("send signal {signal} to"), format!("container {:?}", state.id)),
+    }
+}
+
+/// The error for a container whose init is gone; callers match its words.
+fn not_running(id: &str) -> Error {
+    Error::new(Kind::State, format!("container not running: {id:?} is stopped"))
+}

@@ -1,0 +1,126 @@
+//! Serving a new container's init until it is ready: one loop, one exhaustive match.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Error, Kind, Result};
+use crate::message::{Reply, Request};
+use crate::parent::{Next, Silence, Spawned, died, idmap, netdev, seccomp_agent};
+use crate::plan::Plan;
+use crate::state::{ContainerDir, Init, State, Status};
+use crate::{hooks, terminal};
+
+/// What the parent works with while it serves.
+#[derive(Debug)]
+pub struct Desk<'a> {
+    /// What is to be done.
+    pub plan: &'a Plan,
+    /// The container's directory.
+    pub dir: &'a ContainerDir,
+    /// Its state, saved whenever it changes.
+    pub state: &'a mut State,
+    /// Its cgroups, from the moment they exist.
+    pub cgroup: &'a mut Option<Cgroup>,
+    /// Where the master end of its pty goes; without one it is kept.
+    pub console_socket: Option<OwnedFd>,
+}
+
+/// What serving left.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// The master end of the pty, for the foreground relay.
+    pub console: Option<OwnedFd>,
+}
+
+/// Serves `spawned` until it is ready to execute the program.
+pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>) -> Result<Served> {
+    let mut served = Served::default();
+    loop {
+        let (request, fds) = match spawned.next()? {
+            Next::Request(request, fds) => (request, fds),
+            Next::Silence(silence) => return Err(explain(silence, desk.cgroup.as_ref())),
+        };
+        match request {
+            Request::IdMaps => idmap::write(spawned.pid(), &desk.plan.namespaces)?,
+            Request::TimeOffsets => idmap::write_time_offsets(spawned.pid(), &desk.plan.namespaces.time_offsets)?,
+            Request::InitStarted { pid } => {
+                spawned.replace(pid, one(fds, &request)?)?;
+                note(pid, desk)?;
+                continue;
+            }
+            Request::Network => {
+                let path = format!("/proc/{}/ns/net", spawned.pid());
+                let namespace = File::open(&path).on("open", path)?;
+                netdev::move_all(&desk.plan.net_devices, namespace.as_fd())?;
+            }
+            Request::Cgroup => {
+                let fds = join_fds(desk)?;
+                let fds: Vec<&OwnedFd> = fds.iter().collect();
+                spawned.reply(&Reply::Cgroup, &fds)?;
+                continue;
+            }
+            Request::RuntimeHooks => {
+                let json = desk.state.to_oci_json(Status::Creating, Some(spawned.pid()));
+                let hooks = &desk.plan.hooks;
+                // prestart is the older name of the same moment, and runs first (runtime-spec, config).
+                hooks::run(&hooks.prestart, &json, &desk.state.bundle)?;
+                hooks::run(&hooks.create_runtime, &json, &desk.state.bundle)?;
+            }
+            Request::Console => {
+                let master = one(fds, &request)?;
+                match &desk.console_socket {
+                    Some(socket) => terminal::send_master(socket, &master)?,
+                    None => served.console = Some(master),
+                }
+            }
+            Request::Listener => {
+                let listener = one(fds, &request)?;
+                let notify = desk.plan.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref());
+                let notify =
+                    notify.ok_or_else(|| Error::new(Kind::System, "init has a seccomp listener nobody planned"))?;
+                let json = desk.state.to_oci_json(Status::Creating, Some(spawned.pid()));
+                seccomp_agent::send(listener, notify, &json, spawned.pid())?;
+            }
+            Request::Ready => {
+                spawned.reply(&Reply::Done, &[])?;
+                return Ok(served);
+            }
+            // next() keeps these for itself.
+            Request::Warning(_) | Request::Failed(_) => continue,
+        }
+        spawned.reply(&Reply::Done, &[])?;
+    }
+}
+
+/// Notes which process is init, before it does anything that outlives it: a runtime killed from here on leaves a state that
+/// delete can act on.
+pub fn note(pid: i32, desk: &mut Desk<'_>) -> Result<()> {
+    desk.state.init = Some(Init::of(pid)?);
+    desk.dir.save(desk.state)
+}
+
+fn join_fds(desk: &mut Desk<'_>) -> Result<Vec<OwnedFd>> {
+    match desk.cgroup {
+        // It has been cloned into it.
+        Some(cgroup) if cgroup.clone_fd().is_some() => Ok(Vec::new()),
+        Some(cgroup) => cgroup.join_fds(),
+        None => desk.cgroup.insert(Cgroup::create(&desk.plan.cgroup)?).join_fds(),
+    }
+}
+
+fn one(fds: Vec<OwnedFd>, request: &Request) -> Result<OwnedFd> {
+    let mut fds = fds.into_iter();
+    match (fds.next(), fds.next()) {
+        (Some(fd), None) => Ok(fd),
+        _ => Err(Error::new(Kind::System, format!("init sent {request:?} with no fd, or with several"))),
+    }
+}
+
+/// The error behind a child's silence.
+pub fn explain(silence: Silence, cgroup: Option<&Cgroup>) -> Error {
+    match silence {
+        Silence::Failed(error) => error,
+        Silence::Died(exit, step) => died("init", exit, &step, cgroup.and_then(Cgroup::out_of_memory)),
+    }
+}

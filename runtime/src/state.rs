@@ -1,0 +1,427 @@
+//! The state of one container on disk, and what its status is now.
+//!
+//! ```text
+//!   <root>/<id>/               0700; flock(2) on the directory itself serialises create, start, update and delete
+//!     state.json               this module's State, replaced atomically
+//!     config.json              the bundle's config.json as create read it: exec and restore take their defaults from it
+//!     seccomp                  the compiled seccomp program, for exec; only with linux.seccomp
+//!     exec.fifo                init waits on it; gone once started
+//! ```
+//!
+//! Nothing here is trusted to be current but what it says for ever (which process, which cgroups): whether that process
+//! lives is asked of the kernel (pidfd and start time, so that a pid used again is never taken for it), and whether it was
+//! started is asked of the fifo, which init holds open until it executes the program. So a runtime killed at any instant
+//! leaves nothing that a later call reads wrongly; a directory without a state.json is a creation that was cut short.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::SavedCgroup;
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::rdt::SavedRdt;
+use crate::sys::process::{pidfd_open, pidfd_send_signal};
+
+/// The version of the runtime-spec that state and hooks name.
+pub const OCI_VERSION: &str = "1.3.0";
+/// The version of state.json's own form.
+const FORM: u32 = 1;
+/// A state.json longer than this is not ours.
+const MAX_STATE: u64 = 16 << 20;
+
+/// What the runtime keeps of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// The version of this form: [`FORM`].
+    pub form: u32,
+    /// The container's id.
+    pub id: String,
+    /// The bundle, absolute.
+    pub bundle: PathBuf,
+    /// The root file system, absolute.
+    pub rootfs: PathBuf,
+    /// When it was created: RFC 3339, UTC.
+    pub created: String,
+    /// The uid that created it.
+    pub owner: u32,
+    /// The container's annotations.
+    pub annotations: HashMap<String, String>,
+    /// Its first process, once there is one.
+    pub init: Option<Init>,
+    /// Whether create came to its end.
+    pub complete: bool,
+    /// Whether init has a pid namespace of its own, so that its end is the end of all.
+    pub own_pid_namespace: bool,
+    /// Its cgroups.
+    pub cgroup: SavedCgroup,
+    /// Its RDT group, if one was made.
+    pub rdt: Option<SavedRdt>,
+}
+
+/// The first process of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Init {
+    /// Its pid in the runtime's pid namespace.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot (field 22 of /proc/PID/stat, proc_pid_stat(5)).
+    pub start_time: u64,
+}
+
+/// runtime-spec's status of a container, and `paused`, which every runtime adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// create has not come to its end.
+    Creating,
+    /// init waits for start.
+    Created,
+    /// The program runs.
+    Running,
+    /// All processes are frozen.
+    Paused,
+    /// init is gone.
+    Stopped,
+}
+
+impl Status {
+    /// The word for it in JSON and in tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+/// Checks an id: [a-zA-Z0-9_+.-], not starting with a dot, not longer than a file name.
+pub fn check_id(id: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+.-".contains(&byte);
+    if id.is_empty() {
+        return Err(Error::invalid("the container id is empty"));
+    }
+    if id.len() > 255 || id.starts_with('.') || !id.bytes().all(allowed) {
+        let shown: String = id.chars().take(64).collect();
+        return Err(Error::invalid(format!(
+            "invalid container id {shown:?}: use letters, digits and _ + . - (no dot first, 255 characters at most)"
+        )));
+    }
+    Ok(())
+}
+
+/// The directory of one container, locked.
+#[derive(Debug)]
+pub struct ContainerDir {
+    path: PathBuf,
+    id: String,
+    _lock: Flock<File>,
+}
+
+impl ContainerDir {
+    /// Makes the directory of a new container. It is the lock on the name: of two that try at once, one fails.
+    pub fn create(root: &Path, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let path = root.join(id);
+        let make = |path: &Path| DirBuilder::new().mode(0o700).create(path);
+        let made = match make(&path) {
+            // The first container under this root: only now is the root needed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                DirBuilder::new()
+                    .mode(0o700)
+                    .recursive(true)
+                    .create(root)
+                    .on("make the state directory", root.display())?;
+                make(&path)
+            }
+            made => made,
+        };
+        match made {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!("container with id {id:?} already exists; delete it first"),
+                ));
+            }
+            Err(error) => return Err(error).on("make the state directory", path.display()),
+        }
+        let lock = lock(&path, FlockArg::LockExclusive)?;
+        Ok(Self { path, id: id.to_owned(), _lock: lock })
+    }
+
+    /// Opens and locks the directory of a container that is there.
+    pub fn open(root: &Path, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let path = root.join(id);
+        let lock = lock(&path, FlockArg::LockExclusive).map_err(|error| no_such(error, id))?;
+        // Whoever held the lock before may have deleted it.
+        if !matches!(nix::sys::stat::fstat(lock.as_fd()), Ok(status) if status.st_nlink > 0) {
+            return Err(does_not_exist(id));
+        }
+        Ok(Self { path, id: id.to_owned(), _lock: lock })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Replaces state.json: written beside it and renamed over it, so that a reader sees the old one or the new one.
+    /// The directory lies on a tmpfs, which no power cut survives: nothing is synced.
+    pub fn save(&self, state: &State) -> Result<()> {
+        let bytes = serde_json::to_vec(state)
+            .map_err(|error| Error::caused(Kind::System, format!("encode the state of {}", self.id), error))?;
+        write_atomically(&self.path.join("state.json"), &bytes, 0o600)
+    }
+
+    /// Keeps a file of the container beside its state.
+    pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path.join(name);
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).on("make", path.display())?;
+        file.write_all(bytes).on("write", path.display())
+    }
+
+    /// The configuration that the container was created from.
+    pub fn config(&self) -> Result<Vec<u8>> {
+        let path = self.path.join("config.json");
+        fs::read(&path).on("read", path.display())
+    }
+
+    /// Makes exec.fifo and opens it for init, for reading and writing, so that it neither waits for nor loses a peer.
+    pub fn make_fifo(&self) -> Result<OwnedFd> {
+        let path = self.path.join("exec.fifo");
+        mkfifo(&path, Mode::from_bits_truncate(0o600)).on("make", path.display())?;
+        let file = OpenOptions::new().read(true).write(true).open(&path).on("open", path.display())?;
+        Ok(file.into())
+    }
+
+    /// Loads the state; `None` where creation was cut short before there was one.
+    pub fn load(&self) -> Result<Option<State>> {
+        match read(&self.path, &self.id) {
+            Ok(state) => Ok(Some(state)),
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the directory and everything in it.
+    pub fn remove(self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).on("remove the state directory", self.path.display())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lock(path: &Path, how: FlockArg) -> Result<Flock<File>> {
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path)
+        .on("open the state directory", path.display())?;
+    Flock::lock(directory, how).map_err(|(_, errno)| errno).on("lock the state directory", path.display())
+}
+
+fn no_such(error: Error, id: &str) -> Error {
+    if error.errno() == Some(Errno::ENOENT) { does_not_exist(id) } else { error }
+}
+
+/// The error for a container that is not there; callers match its words.
+pub fn does_not_exist(id: &str) -> Error {
+    Error::new(Kind::NotFound, format!("container {id:?} does not exist"))
+}
+
+/// Loads the state of a container for a command that only looks or signals: without the lock.
+pub fn load(root: &Path, id: &str) -> Result<State> {
+    check_id(id)?;
+    let path = root.join(id);
+    read(&path, id).map_err(|error| {
+        if error.errno() != Some(Errno::ENOENT) {
+            error
+        } else if fs::symlink_metadata(&path).is_ok() {
+            Error::new(
+                Kind::State,
+                format!("container {id:?} was not created completely; remove it with delete --force"),
+            )
+        } else {
+            does_not_exist(id)
+        }
+    })
+}
+
+fn read(directory: &Path, id: &str) -> Result<State> {
+    let path = directory.join("state.json");
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path).on("open", path.display())?;
+    let length = file.metadata().on("stat", path.display())?.len();
+    if length > MAX_STATE {
+        return Err(Error::new(Kind::System, format!("{} has {length} bytes: not a state of ours", path.display())));
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_STATE), &mut bytes).on("read", path.display())?;
+    let state = parse(&bytes).map_err(|error| error.within(path.display()))?;
+    if state.id != id {
+        return Err(Error::new(Kind::System, format!("{} is the state of another container", path.display())));
+    }
+    Ok(state)
+}
+
+/// Reads the bytes of a state.json: strict, this form only.
+pub fn parse(bytes: &[u8]) -> Result<State> {
+    let state: State = serde_json::from_slice(bytes)
+        .map_err(|error| Error::caused(Kind::System, "not a state that this version reads", error))?;
+    if state.form != FORM {
+        return Err(Error::new(
+            Kind::System,
+            format!("written in form {}; this version reads form {FORM}", state.form),
+        ));
+    }
+    Ok(state)
+}
+
+/// Writes a file so that a reader sees the old content or the new, never a part: beside it first, then renamed over it.
+pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        file.write_all(bytes)?;
+        fs::rename(&temporary, path)
+    };
+    write().on("write", path.display()).inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+impl Init {
+    /// Describes a process that is known to be there, such as a child that has not been waited for.
+    pub fn of(pid: i32) -> Result<Self> {
+        let (start_time, _) = stat(pid)?
+            .ok_or_else(|| Error::new(Kind::State, format!("process {pid} ended before it could be noted")))?;
+        Ok(Self { pid, start_time })
+    }
+
+    /// A pidfd of the process; `None` if it has ended (a zombie has).
+    pub fn open(&self) -> Result<Option<OwnedFd>> {
+        let pidfd = match pidfd_open(self.pid) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::ESRCH) => return Ok(None),
+            // A pid that now names a thread is not the process that it was.
+            Err(Errno::EINVAL) => return Ok(None),
+            Err(errno) => return Err(errno).on("open the process", self.pid),
+        };
+        // Read after the pidfd was opened: if the pid has the right start time now, the pidfd is of that process.
+        match stat(self.pid)? {
+            Some((start_time, state)) if start_time == self.start_time && state != b'Z' && state != b'X' => {
+                match pidfd_send_signal(&pidfd, 0) {
+                    Err(Errno::ESRCH) => Ok(None),
+                    _ => Ok(Some(pidfd)),
+                }
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Start time and state letter of a process; `None` if there is none.
+fn stat(pid: i32) -> Result<Option<(u64, u8)>> {
+    let path = format!("/proc/{pid}/stat");
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
+        Err(error) => return Err(error).on("read", path),
+    };
+    // The command stands in parentheses and may contain any byte, so count from the last closing one.
+    let fields = text.iter().rposition(|byte| *byte == b')').map(|end| &text[end + 1..]).unwrap_or_default();
+    let mut words = fields.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    let state = words.next().and_then(|word| word.first().copied());
+    let start = words.nth(18).and_then(|word| std::str::from_utf8(word).ok()).and_then(|word| word.parse().ok());
+    match (start, state) {
+        (Some(start), Some(state)) => Ok(Some((start, state))),
+        _ => Err(Error::new(Kind::System, format!("{path} is not in the form of proc_pid_stat(5)"))),
+    }
+}
+
+impl State {
+    /// A new container's state, before it has a process.
+    pub fn new(id: &str, bundle: &Path, rootfs: &Path, cgroup: SavedCgroup) -> Self {
+        Self {
+            form: FORM,
+            id: id.to_owned(),
+            bundle: bundle.to_owned(),
+            rootfs: rootfs.to_owned(),
+            created: crate::log::now(),
+            owner: nix::unistd::geteuid().as_raw(),
+            annotations: HashMap::new(),
+            init: None,
+            complete: false,
+            own_pid_namespace: false,
+            cgroup,
+            rdt: None,
+        }
+    }
+
+    /// What the container is doing now, as far as its process and its fifo tell; whether it is paused is asked of its cgroup.
+    pub fn status(&self, root: &Path) -> Result<Status> {
+        let Some(init) = &self.init else { return Ok(self.stillborn(root)) };
+        if init.open()?.is_none() {
+            return Ok(Status::Stopped);
+        }
+        if !self.complete {
+            return Ok(Status::Creating);
+        }
+        if crate::cgroup::Cgroup::open(&self.cgroup)?.is_frozen()? {
+            return Ok(Status::Paused);
+        }
+        Ok(if waits_for_start(&root.join(&self.id)) { Status::Created } else { Status::Running })
+    }
+
+    /// Without a process: being created if somebody holds the lock, else cut short.
+    fn stillborn(&self, root: &Path) -> Status {
+        match lock(&root.join(&self.id), FlockArg::LockSharedNonblock) {
+            Err(error) if error.errno() == Some(Errno::EWOULDBLOCK) => Status::Creating,
+            _ => Status::Stopped,
+        }
+    }
+
+    /// The JSON that runtime-spec defines for state and for the stdin of hooks.
+    pub fn to_oci_json(&self, status: Status, pid: Option<i32>) -> Vec<u8> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Oci<'a> {
+            oci_version: &'a str,
+            id: &'a str,
+            status: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pid: Option<i32>,
+            bundle: &'a Path,
+            #[serde(skip_serializing_if = "HashMap::is_empty")]
+            annotations: &'a HashMap<String, String>,
+        }
+        let (id, bundle, annotations) = (&self.id, &self.bundle, &self.annotations);
+        let oci = Oci { oci_version: OCI_VERSION, id, status: status.word(), pid, bundle, annotations };
+        // Strings and numbers under string keys: there is nothing that could not be encoded, but for a path that is no UTF-8.
+        serde_json::to_vec(&oci).unwrap_or_else(|_| b"{}".to_vec())
+    }
+}
+
+/// Whether init still waits at its fifo: it is open at the other end until the program is executed.
+fn waits_for_start(directory: &Path) -> bool {
+    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(directory.join("exec.fifo")).is_ok()
+}
