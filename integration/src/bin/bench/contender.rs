@@ -154,8 +154,21 @@ impl Contender {
     /// Like `time`, but a failure ends the benchmark: for what every contender can do.
     pub(crate) fn must(&self, verb: &str, arguments: &[&str]) -> f64 {
         let finished = self.time(verb, arguments);
-        finished.result.unwrap_or_else(|e| panic!("{e}"));
+        if let Err(e) = finished.result {
+            self.give_up(&e.to_string());
+        }
         finished.milliseconds
+    }
+
+    /// Ends the benchmark, and leaves nothing of it behind. The release build aborts on a panic, so nothing would be dropped.
+    pub(crate) fn give_up(&self, why: &str) -> ! {
+        eprintln!("{why}");
+        for id in fs::read_dir(self.work.join("state")).into_iter().flatten().flatten() {
+            let id = id.file_name();
+            let _ = self.time("delete", &["--force", &id.to_string_lossy()]);
+        }
+        let _ = self.work.parent().map(fs::remove_dir_all);
+        std::process::exit(1)
     }
 
     /// A pid file's path for the container.
