@@ -4,6 +4,7 @@
 //! tests reach its parsers.
 
 pub mod bundle;
+pub mod cgroup;
 pub mod channel;
 pub mod cli;
 pub mod criu;

@@ -1,5 +1,6 @@
 //! Spec → Plan: pure, no side effect.
 
+pub mod cgroup;
 pub mod hooks;
 pub mod namespaces;
 pub mod process;
