@@ -6,6 +6,9 @@
 //! probe exit CODE              exits with it
 //! probe syscall NR [ARG…]      the answer: {"value": n} or {"errno": n}
 //! probe time NR COUNT          the nanoseconds a call takes, without arguments, failing or not
+//! probe count FILE             appends 1, 2, 3, ... to the file, a line every 20 ms
+//! probe lock FILE              locks the file (flock(2)), prints "locked", waits for SIGTERM
+//! probe datagrams SOCKET       connects to a unix socket and sends it 1, 2, 3, ..., a datagram every 20 ms
 //! probe eat MIB                touches so much memory, prints "ate", waits for SIGTERM
 //! ```
 
@@ -16,6 +19,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{IsTerminal, Write};
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use integration::sys;
 use nix::sys::resource::{Resource, getrlimit};
@@ -51,6 +56,22 @@ fn main() {
             }
             println!("{:.2}", begin.elapsed().as_nanos() as f64 / count as f64);
         }
+        Some("count") => {
+            let mut file = fs::OpenOptions::new().create(true).append(true).open(&args[2]).expect("open the file");
+            count(|number| writeln!(file, "{number}").expect("write to the file"));
+        }
+        Some("lock") => {
+            let file = fs::OpenOptions::new().create(true).append(true).open(&args[2]).expect("open the file");
+            file.lock().expect("lock the file");
+            wait_for_term("locked");
+        }
+        Some("datagrams") => {
+            let socket = UnixDatagram::unbound().expect("make a socket");
+            socket.connect(&args[2]).expect("connect");
+            count(|number| {
+                socket.send(number.to_string().as_bytes()).expect("send");
+            });
+        }
         Some("eat") => {
             let memory = vec![1u8; number(2) as usize * 1024 * 1024];
             // Each page is written above; the sum keeps the compiler from dropping it.
@@ -65,6 +86,13 @@ fn parse(text: &str) -> Option<i64> {
     match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).ok().map(|value| value as i64),
         None => text.parse().ok(),
+    }
+}
+
+fn count(mut each: impl FnMut(u64)) {
+    for number in 1.. {
+        each(number);
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -139,7 +139,9 @@ pub fn died(who: &str, exit: Exit, step: &str, memory_limit: Option<String>) -> 
     match (exit, memory_limit) {
         (Exit::Signal(libc::SIGKILL), Some(limit)) => Error::new(
             Kind::System,
-            format!("memory limit {limit} is too small to start: {who} was killed (out of memory){at}; raise the limit"),
+            format!(
+                "memory limit {limit} is too small to start: {who} was killed (out of memory){at}; raise the limit"
+            ),
         ),
         (Exit::Signal(signal), _) => Error::new(Kind::System, format!("{who} was killed by signal {signal}{at}")),
         (Exit::Code(code), _) => Error::new(Kind::System, format!("{who} ended with status {code}{at}")),
