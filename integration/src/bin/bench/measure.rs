@@ -77,9 +77,12 @@ pub(crate) fn many(contenders: &[Contender], count: usize, table: &mut Table) {
             let names: Vec<String> = (0..at_once).map(|n| format!("bench-many-{n}")).collect();
             let start = |name: &String| contender.command("run", &[name]).spawn().expect("start");
             let children: Vec<Child> = names.iter().map(start).collect();
-            let all_well =
-                children.into_iter().fold(true, |well, mut child| child.wait().is_ok_and(|s| s.success()) && well);
-            if !all_well {
+            // Each is waited for, whether or not one before it failed.
+            let failed = children
+                .into_iter()
+                .map(|mut child| child.wait())
+                .filter(|end| !end.as_ref().is_ok_and(|s| s.success()));
+            if failed.count() > 0 {
                 contender.give_up(&format!("{}: one of {at_once} at once failed", contender.name));
             }
             Some(begin.elapsed().as_secs_f64() * 1000.0 / f64::from(at_once))
