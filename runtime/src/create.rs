@@ -63,7 +63,8 @@ pub fn create(global: &Global, args: &CreateArgs, begin: Begin) -> Result<Create
     check_console(&plan, args, begin)?;
     let root = absolute(&global.root())?;
     let dir = ContainerDir::create(&root, &args.id)?;
-    let mut half = Half { state: new_state(&bundle, &plan, args), plan, cgroup: None, spawned: None };
+    let mut half =
+        Half { state: new_state(&bundle, &plan, args), plan, cgroup: None, spawned: None, hooks_began: false };
     match half.build(&bundle, &dir, args, begin) {
         Ok(console) => half.finish(dir, console),
         Err(error) => {
@@ -79,6 +80,7 @@ struct Half {
     state: State,
     cgroup: Option<Cgroup>,
     spawned: Option<Spawned>,
+    hooks_began: bool,
 }
 
 impl Half {
@@ -137,8 +139,11 @@ impl Half {
         if let Some(spawned) = &self.spawned {
             spawned.kill();
         }
-        if let Err(error) = delete::destroy(dir, &self.state) {
+        if let Err(error) = delete::release(dir, &self.state) {
             crate::log::warn(format_args!("clean up after a failed create: {error}"));
+        }
+        if self.hooks_began {
+            delete::poststop(&self.state);
         }
     }
 }
@@ -157,6 +162,7 @@ fn options(global: &Global, args: &CreateArgs) -> Options {
 fn new_state(bundle: &Bundle, plan: &Plan, args: &CreateArgs) -> State {
     let mut state = State::new(&args.id, &bundle.path, &plan.rootfs.path, plan.cgroup.saved());
     state.annotations = bundle.spec.annotations().clone().unwrap_or_default();
+    state.hooks = plan.hooks.clone();
     state.own_pid_namespace = plan.namespaces.pid.is_new();
     state
 }

@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
 use crate::kill::signal_init;
 use crate::parent::rdt;
+use crate::plan::hooks::Stage;
 use crate::state::{self, ContainerDir, State, Status};
 
 /// How long a killed init may take to end: uninterruptible sleep in a system call is the only reason.
@@ -75,10 +76,16 @@ fn end(state: &State) -> Result<()> {
     }
 }
 
-/// Removes what a stopped container holds: processes that outlived init, cgroups, the RDT group, the directory; then runs
-/// its poststop hooks. Each step is tried even if one before it failed, the first failure is told, and the directory goes
-/// last, so that a delete that was cut short or failed can be called again.
+/// Removes what a stopped container holds, then runs its poststop hooks.
 pub fn destroy(dir: ContainerDir, state: &State) -> Result<()> {
+    release(dir, state)?;
+    poststop(state);
+    Ok(())
+}
+
+/// Removes processes that outlived init, cgroups, the RDT group and the directory. Each step is tried even if one before it
+/// failed, the first failure is told, and the directory goes last, so that what was cut short or failed can be done again.
+pub fn release(dir: ContainerDir, state: &State) -> Result<()> {
     let cgroup = Cgroup::open(&state.cgroup).and_then(|cgroup| {
         if !state.own_pid_namespace {
             cgroup.kill_all()?;
@@ -86,24 +93,18 @@ pub fn destroy(dir: ContainerDir, state: &State) -> Result<()> {
         cgroup.destroy()
     });
     let rdt = state.rdt.as_ref().map_or(Ok(()), rdt::remove);
-    let hooks = dir.config().and_then(|config| hooks::of_config(&config));
     cgroup.and(rdt)?;
-    dir.remove()?;
-    match hooks {
-        Ok(hooks) => poststop(state, &hooks),
-        // A container cut short before its configuration was kept has run no hook.
-        Err(error) if error.errno() == Some(Errno::ENOENT) => {}
-        Err(error) => crate::log::warn(format_args!("poststop hooks: {error}")),
-    }
-    Ok(())
+    dir.remove()
 }
 
 /// A failing poststop hook is only a warning (runtime-spec, lifecycle).
-pub fn poststop(state: &State, hooks: &hooks::Hooks) {
-    for hook in &hooks.poststop {
-        let json = state.to_oci_json(Status::Stopped, None);
-        if let Err(error) = hooks::run(std::slice::from_ref(hook), &json, &state.bundle) {
-            crate::log::warn(format_args!("poststop hook: {error}"));
-        }
+pub fn poststop(state: &State) {
+    let hooks = state.hooks.of(Stage::Poststop);
+    if hooks.is_empty() {
+        return;
+    }
+    let json = state.to_oci_json(Status::Stopped, None);
+    for error in hooks::run_all(Stage::Poststop, hooks, &json, &state.bundle) {
+        crate::log::warn(format_args!("{error}"));
     }
 }

@@ -35,6 +35,8 @@ pub struct Given<'a> {
     pub namespaces: i32,
     /// cgroup v1: the files to write `0` into.
     pub cgroups: Vec<OwnedFd>,
+    /// How many fds after standard error are handed to the payload.
+    pub preserve_fds: u32,
 }
 
 /// The whole stage. It comes back only with the reason why it failed.

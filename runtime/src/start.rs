@@ -21,6 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::cli::{Global, IdArgs};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
+use crate::plan::hooks::Stage;
 use crate::state::{self, ContainerDir, State, Status};
 
 /// The byte that start writes.
@@ -46,19 +47,19 @@ pub fn run(global: &Global, args: &IdArgs) -> Result<()> {
         }
     }
     release(&dir.path().join("exec.fifo"))?;
-    let config = dir.config()?;
     // Hooks may call the runtime for this very container.
     drop(dir);
-    poststart(&state, &hooks::of_config(&config)?)
+    poststart(&state)
 }
 
 /// Runs the poststart hooks; where one fails the container is stopped (runtime-spec, lifecycle).
-pub fn poststart(state: &State, hooks: &hooks::Hooks) -> Result<()> {
-    if hooks.poststart.is_empty() {
+pub fn poststart(state: &State) -> Result<()> {
+    let hooks = state.hooks.of(Stage::Poststart);
+    if hooks.is_empty() {
         return Ok(());
     }
     let json = state.to_oci_json(Status::Running, state.init.map(|init| init.pid));
-    hooks::run(&hooks.poststart, &json, &state.bundle).inspect_err(|_| {
+    hooks::run(Stage::Poststart, hooks, &json, &state.bundle).inspect_err(|_| {
         let _ = crate::kill::signal_init(state, libc::SIGKILL);
     })
 }

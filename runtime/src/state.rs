@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::SavedCgroup;
 use crate::error::{Context, Error, Kind, Result};
+use crate::plan::hooks::Hooks;
 use crate::plan::rdt::SavedRdt;
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
 
@@ -67,6 +68,8 @@ pub struct State {
     pub cgroup: SavedCgroup,
     /// Its RDT group, if one was made.
     pub rdt: Option<SavedRdt>,
+    /// The hooks of its later moments.
+    pub hooks: Hooks,
 }
 
 /// The first process of a container.
@@ -374,6 +377,7 @@ impl State {
             own_pid_namespace: false,
             cgroup,
             rdt: None,
+            hooks: Hooks::default(),
         }
     }
 

@@ -29,7 +29,7 @@ use crate::link::Link;
 use crate::message::Request;
 use crate::parent::mount_source::Sources;
 use crate::plan::Plan;
-use crate::plan::namespaces::Source;
+use crate::plan::hooks::Stage;
 use crate::state::{State, Status};
 use crate::{hooks, intermediate, start};
 
@@ -142,14 +142,14 @@ fn build_root(plan: &Plan, sources: Sources, state: &State, link: &Link) -> Resu
     join()?;
     link.step("make the devices");
     devices::create(&root, &plan.devices)?;
-    if plan.hooks.has_runtime_hooks() {
+    if [Stage::Prestart, Stage::CreateRuntime].iter().any(|stage| !plan.hooks.of(*stage).is_empty()) {
         link.step("wait for the prestart and createRuntime hooks");
         link.ask_done(&Request::RuntimeHooks)?;
     }
-    if !plan.hooks.create_container.is_empty() {
+    if !plan.hooks.of(Stage::CreateContainer).is_empty() {
         link.step("run the createContainer hooks");
         let json = state.to_oci_json(Status::Creating, Some(getpid().as_raw()));
-        hooks::run(&plan.hooks.create_container, &json, &state.bundle)?;
+        hooks::run(Stage::CreateContainer, plan.hooks.of(Stage::CreateContainer), &json, &state.bundle)?;
     }
     Ok(root)
 }
@@ -183,9 +183,9 @@ fn finish_root(plan: &Plan, root: &rootfs::Root, link: &Link) -> Result<()> {
 
 /// The last step: after it the process is the container's own program.
 fn execute(plan: &Plan, state: &State, ready: credentials::Ready) -> Result<Infallible> {
-    if !plan.hooks.start_container.is_empty() {
+    if !plan.hooks.of(Stage::StartContainer).is_empty() {
         let json = state.to_oci_json(Status::Created, Some(getpid().as_raw()));
-        hooks::run(&plan.hooks.start_container, &json, "/".as_ref())?;
+        hooks::run(Stage::StartContainer, plan.hooks.of(Stage::StartContainer), &json, "/".as_ref())?;
     }
     exec::execute(ready)
 }

@@ -74,7 +74,7 @@ impl Spawned {
     }
 
     /// Waits for the next request. Warnings go to the log on the way.
-    pub fn next(&mut self) -> Result<Next> {
+    pub fn next_request(&mut self) -> Result<Next> {
         loop {
             match self.channel.receive::<Request>()? {
                 Incoming::Message(Request::Warning(text), _) => crate::log::warn(format_args!("{text}")),

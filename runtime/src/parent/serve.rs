@@ -8,6 +8,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::message::{Reply, Request};
 use crate::parent::{Next, Silence, Spawned, died, idmap, netdev, seccomp_agent};
 use crate::plan::Plan;
+use crate::plan::hooks::Stage;
 use crate::state::{ContainerDir, Init, State, Status};
 use crate::{hooks, terminal};
 
@@ -22,6 +23,8 @@ pub struct Desk<'a> {
     pub state: &'a mut State,
     /// Its cgroups, from the moment they exist.
     pub cgroup: &'a mut Option<Cgroup>,
+    /// Set once hooks have begun to run: poststop must then run, however create ends.
+    pub hooks_began: bool,
     /// Where the master end of its pty goes; without one it is kept.
     pub console_socket: Option<OwnedFd>,
 }
@@ -37,7 +40,7 @@ pub struct Served {
 pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>) -> Result<Served> {
     let mut served = Served::default();
     loop {
-        let (request, fds) = match spawned.next()? {
+        let (request, fds) = match spawned.next_request()? {
             Next::Request(request, fds) => (request, fds),
             Next::Silence(silence) => return Err(explain(silence, desk.cgroup.as_ref())),
         };
@@ -63,9 +66,11 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>) -> Result<Served>
             Request::RuntimeHooks => {
                 let json = desk.state.to_oci_json(Status::Creating, Some(spawned.pid()));
                 let hooks = &desk.plan.hooks;
+                desk.hooks_began = true;
                 // prestart is the older name of the same moment, and runs first (runtime-spec, config).
-                hooks::run(&hooks.prestart, &json, &desk.state.bundle)?;
-                hooks::run(&hooks.create_runtime, &json, &desk.state.bundle)?;
+                for stage in [Stage::Prestart, Stage::CreateRuntime] {
+                    hooks::run(stage, hooks.of(stage), &json, &desk.state.bundle)?;
+                }
             }
             Request::Console => {
                 let master = one(fds, &request)?;
@@ -86,7 +91,7 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>) -> Result<Served>
                 spawned.reply(&Reply::Done, &[])?;
                 return Ok(served);
             }
-            // next() keeps these for itself.
+            // next_request() keeps these for itself.
             Request::Warning(_) | Request::Failed(_) => continue,
         }
         spawned.reply(&Reply::Done, &[])?;
@@ -109,7 +114,8 @@ fn join_fds(desk: &mut Desk<'_>) -> Result<Vec<OwnedFd>> {
     }
 }
 
-fn one(fds: Vec<OwnedFd>, request: &Request) -> Result<OwnedFd> {
+/// The one fd that came with a request.
+pub fn one(fds: Vec<OwnedFd>, request: &Request) -> Result<OwnedFd> {
     let mut fds = fds.into_iter();
     match (fds.next(), fds.next()) {
         (Some(fd), None) => Ok(fd),
