@@ -25,6 +25,7 @@ const LIMIT: u64 = 16 << 20;
 pub struct Bundle {
     path: PathBuf,
     spec: Spec,
+    config: Vec<u8>,
 }
 
 impl Bundle {
@@ -38,7 +39,7 @@ impl Bundle {
         let config = path.join("config.json");
         let bytes = read_limited(&config)?;
         let spec = parse_spec(&bytes).map_err(|error| error.within(config.display()))?;
-        Ok(Self { path, spec })
+        Ok(Self { path, spec, config: bytes })
     }
 
     /// The absolute path of the bundle's directory.
@@ -49,6 +50,16 @@ impl Bundle {
     /// The configuration.
     pub fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    /// The configuration, to add what the runtime itself hands to the container.
+    pub fn spec_mut(&mut self) -> &mut Spec {
+        &mut self.spec
+    }
+
+    /// The bytes of `config.json`, as they were read.
+    pub fn config(&self) -> &[u8] {
+        &self.config
     }
 }
 

@@ -12,6 +12,7 @@ use crate::cli::{CreateArgs, Global};
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::namespaces::Joined;
 use crate::init::{self, Given};
+use crate::notify::{self, Forwarder};
 use crate::parent::mount_source::Sources;
 use crate::parent::serve::{self, Desk};
 use crate::parent::{Spawned, rdt, spawn};
@@ -42,6 +43,8 @@ pub struct Created {
     pub spawned: Spawned,
     /// The master end of its pty, unless that was sent to a console socket.
     pub console: Option<OwnedFd>,
+    /// Who tells the service manager that it is ready, where it begins at once.
+    pub notify: Option<Forwarder>,
 }
 
 /// Runs the command.
@@ -57,14 +60,25 @@ pub fn run(global: &Global, args: &CreateArgs) -> Result<()> {
 /// Creates a container. Whatever fails, everything that was done is undone.
 pub fn create(global: &Global, args: &CreateArgs, begin: Begin) -> Result<Created> {
     state::check_id(&args.id)?;
-    let bundle = Bundle::load(args.bundle.as_deref().unwrap_or(Path::new(".")))?;
+    let root = absolute(&global.root())?;
+    let mut bundle = Bundle::load(args.bundle.as_deref())?;
+    let notify = notify::requested().is_some();
+    if notify {
+        notify::extend(bundle.spec_mut(), &root.join(&args.id))?;
+    }
     let layout = Layout::detect()?;
     let plan = Plan::from_spec(&bundle, &options(global, args), &layout)?;
     check_console(&plan, args, begin)?;
-    let root = absolute(&global.root())?;
     let dir = ContainerDir::create(&root, &args.id)?;
-    let mut half =
-        Half { state: new_state(&bundle, &plan, args), plan, cgroup: None, spawned: None, hooks_began: false };
+    let mut half = Half {
+        state: new_state(&bundle, &plan, args),
+        plan,
+        cgroup: None,
+        spawned: None,
+        hooks_began: false,
+        notify,
+        forwarder: None,
+    };
     match half.build(&bundle, &dir, args, begin) {
         Ok(console) => half.finish(dir, console),
         Err(error) => {
@@ -81,6 +95,9 @@ struct Half {
     cgroup: Option<Cgroup>,
     spawned: Option<Spawned>,
     hooks_began: bool,
+    /// Whether a service manager waits for the container to be ready.
+    notify: bool,
+    forwarder: Option<Forwarder>,
 }
 
 impl Half {
@@ -92,7 +109,13 @@ impl Half {
         begin: Begin,
     ) -> Result<Option<OwnedFd>> {
         dir.save(&self.state)?;
-        dir.keep("config.json", &bundle.config)?;
+        dir.keep("config.json", bundle.config())?;
+        if self.notify {
+            notify::make_directory(dir.path())?;
+            if begin == Begin::AtOnce {
+                self.forwarder = Forwarder::bind(dir.path())?;
+            }
+        }
         if let Some(seccomp) = &self.plan.seccomp {
             dir.keep("seccomp", &seccomp.to_bytes())?;
         }
@@ -131,7 +154,7 @@ impl Half {
         let Some(spawned) = self.spawned else {
             return Err(Error::new(Kind::System, "a container was created without an init"));
         };
-        Ok(Created { dir, state: self.state, plan: self.plan, spawned, console })
+        Ok(Created { dir, state: self.state, plan: self.plan, spawned, console, notify: self.forwarder })
     }
 
     /// Takes back whatever was done. The error that led here is the one to tell; another one here is a warning.
@@ -160,8 +183,8 @@ fn options(global: &Global, args: &CreateArgs) -> Options {
 }
 
 fn new_state(bundle: &Bundle, plan: &Plan, args: &CreateArgs) -> State {
-    let mut state = State::new(&args.id, &bundle.path, &plan.rootfs.path, plan.cgroup.saved());
-    state.annotations = bundle.spec.annotations().clone().unwrap_or_default();
+    let mut state = State::new(&args.id, bundle.path(), &plan.rootfs.path, plan.cgroup.saved());
+    state.annotations = bundle.spec().annotations().clone().unwrap_or_default();
     state.hooks = plan.hooks.clone();
     state.own_pid_namespace = plan.namespaces.pid.is_new();
     state

@@ -3,8 +3,10 @@
 use crate::cli::{Global, RunArgs};
 use crate::create::{Begin, Created, create};
 use crate::error::{Context, Kind, Result};
+use crate::notify::Forwarder;
+use crate::parent::Spawned;
 use crate::state::{ContainerDir, State};
-use crate::sys::process::set_child_subreaper;
+use crate::sys::process::{Forked, clone, exit_now, set_child_subreaper};
 use crate::{delete, log, start, terminal};
 
 /// Runs the command: the status of the container's process, or 0 once it is detached.
@@ -13,7 +15,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
         // What the container's process leaves behind without a pid namespace is ours to reap.
         set_child_subreaper().on("become", "the subreaper")?;
     }
-    let Created { dir, state, mut spawned, console, .. } = create(global, &args.create, Begin::AtOnce)?;
+    let Created { dir, state, mut spawned, console, notify, .. } = create(global, &args.create, Begin::AtOnce)?;
     // Hooks, and whoever is quick, may call the runtime for this very container.
     drop(dir);
     if let Err(error) = spawned.until_executed().and_then(|()| start::poststart(&state)) {
@@ -22,6 +24,13 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
             log::warn(format_args!("clean up after a failed run: {error}"));
         }
         return Err(error);
+    }
+    if let Some(notify) = notify {
+        if args.detach {
+            notify.run(spawned.pidfd(), spawned.pid())?;
+        } else {
+            notify_beside(&notify, &spawned)?;
+        }
     }
     if args.detach {
         return Ok(0);
@@ -41,5 +50,15 @@ fn remove(global: &Global, state: &State) -> Result<()> {
         Ok(dir) => delete::destroy(dir, state),
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// In the foreground this process relays the container's terminal and is the service's main process; a child of it waits
+/// for the container's word, and ends with the container at the latest.
+fn notify_beside(notify: &Forwarder, spawned: &Spawned) -> Result<()> {
+    let main_pid = std::process::id() as i32;
+    match clone(0, None).on("clone", "the process that waits for the container to be ready")? {
+        Forked::Parent(_) => Ok(()),
+        Forked::Child => exit_now(i32::from(notify.run(spawned.pidfd(), main_pid).is_err())),
     }
 }

@@ -21,6 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::cli::{Global, IdArgs};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
+use crate::notify::Forwarder;
 use crate::plan::hooks::Stage;
 use crate::state::{self, ContainerDir, State, Status};
 
@@ -46,10 +47,17 @@ pub fn run(global: &Global, args: &IdArgs) -> Result<()> {
             ));
         }
     }
+    let notify = Forwarder::bind(dir.path())?;
     release(&dir.path().join("exec.fifo"))?;
     // Hooks may call the runtime for this very container.
     drop(dir);
-    poststart(&state)
+    poststart(&state)?;
+    if let (Some(notify), Some(init)) = (notify, state.init)
+        && let Some(pidfd) = init.open()?
+    {
+        notify.run(pidfd.as_fd(), init.pid)?;
+    }
+    Ok(())
 }
 
 /// Runs the poststart hooks; where one fails the container is stopped (runtime-spec, lifecycle).
