@@ -16,7 +16,8 @@ use crate::{Runtime, sys, wait};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leaks {
     /// Mount points in this mount namespace on or of the test's paths. A namespace kept alive by a bind mount is among them.
-    pub mounts: BTreeSet<PathBuf>,
+    /// Mounts on top of one another are numbered.
+    pub mounts: BTreeSet<(PathBuf, usize)>,
     /// Directories in any cgroup hierarchy, named with the tag (systemd's units too).
     pub cgroups: BTreeSet<PathBuf>,
     /// Processes that are not zombies: by cgroup, command line, environment or root file system.
@@ -75,7 +76,7 @@ impl Leaks {
         for (pid, _) in &self.processes {
             wait_process(*pid, Instant::now() + Duration::from_secs(5));
         }
-        for mount in self.mounts.iter().rev() {
+        for (mount, _) in self.mounts.iter().rev() {
             let _ = umount2(mount, MntFlags::MNT_DETACH);
         }
         for cgroup in &self.cgroups {
@@ -100,11 +101,16 @@ fn wait_process(pid: i32, until: Instant) -> bool {
     sys::pidfd_open(pid).map_or(true, |fd| wait::readable(fd.as_fd(), until))
 }
 
-fn mounts(runtime: &Runtime) -> BTreeSet<PathBuf> {
+fn mounts(runtime: &Runtime) -> BTreeSet<(PathBuf, usize)> {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
     let name = runtime.work().file_name().and_then(|name| name.to_str()).expect("a name");
     let ours = table.lines().filter(|line| line.contains(name) || line.contains(runtime.tag()));
-    ours.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
+    let mut found = BTreeSet::new();
+    for point in ours.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from) {
+        let below = found.iter().filter(|(other, _)| *other == point).count();
+        found.insert((point, below));
+    }
+    found
 }
 
 fn processes(runtime: &Runtime) -> BTreeSet<(i32, String)> {
