@@ -4,6 +4,8 @@
 //! host it has opened before.
 
 pub mod idmap;
+pub mod netdev;
+pub mod netlink;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

@@ -3,4 +3,5 @@
 pub mod cgroup;
 pub mod hooks;
 pub mod namespaces;
+pub mod netdev;
 pub mod process;
