@@ -6,6 +6,8 @@
 pub mod idmap;
 pub mod netdev;
 pub mod netlink;
+pub mod rdt;
+pub mod seccomp_agent;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

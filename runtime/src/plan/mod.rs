@@ -5,3 +5,4 @@ pub mod hooks;
 pub mod namespaces;
 pub mod netdev;
 pub mod process;
+pub mod rdt;
