@@ -72,6 +72,17 @@ impl Error {
         self
     }
 
+    /// Adds what to do about it, or what makes it so, behind the cause.
+    #[must_use]
+    pub fn hint(mut self, remedy: impl fmt::Display) -> Self {
+        if self.cause.is_empty() {
+            self.what = format!("{}; {remedy}", self.what);
+        } else {
+            self.cause = format!("{}; {remedy}", self.cause);
+        }
+        self
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -137,6 +148,14 @@ mod tests {
         assert_eq!(error.to_string(), "open /x: no such file or directory");
         assert_eq!(error.errno(), Some(Errno::ENOENT));
         assert_eq!(error.kind(), Kind::System);
+    }
+
+    #[test]
+    fn a_hint_stands_behind_the_cause() {
+        let error = Error::sys("set RLIMIT_CORE", Errno::EPERM).hint("it needs CAP_SYS_RESOURCE");
+        assert_eq!(error.to_string(), "set RLIMIT_CORE: operation not permitted; it needs CAP_SYS_RESOURCE");
+        assert_eq!(error.errno(), Some(Errno::EPERM));
+        assert_eq!(Error::invalid("x is wrong").hint("use y").to_string(), "x is wrong; use y");
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::error::{Error, Result};
 /// would stay root.
 const LAST_ID: u32 = u32::MAX - 1;
 
+/// The most descriptors a process can have on a kernel as it comes (`fs.nr_open`).
+const MAX_PRESERVED: u32 = 1 << 20;
+
 /// What is executed, as whom, and with which attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessPlan {
@@ -57,6 +60,34 @@ pub struct ProcessPlan {
     pub memory_policy: Option<MemoryPolicy>,
     /// A terminal, if one is wanted.
     pub terminal: Option<Terminal>,
+    /// The session keyring to join, by name; `None` keeps the caller's.
+    pub keyring: Option<CString>,
+    /// How many descriptors after standard error the program gets.
+    pub preserved_fds: u32,
+    /// How many of those, from 3 on, are listening sockets in the sense of sd_listen_fds(3).
+    pub listen_fds: u32,
+}
+
+/// What the call of the runtime adds to a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The container's id.
+    pub container: &'a str,
+    /// Which session keyring the process gets.
+    pub keyring: Keyring,
+    /// `--preserve-fds`.
+    pub preserve_fds: u32,
+    /// See [`listen_fds`]. These come before the preserved ones.
+    pub listen_fds: u32,
+}
+
+/// Which session keyring a process gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keyring {
+    /// The container's own, made if it is not there yet.
+    New,
+    /// The caller's: `--no-new-keyring`.
+    Inherit,
 }
 
 /// The identity of the process, in ids of the container's user namespace.
@@ -99,15 +130,28 @@ pub struct WindowSize {
     pub columns: u16,
 }
 
-/// Lowers `process`, with the parts of `linux` that concern the process (personality, memory policy).
+/// Lowers `process`, with the parts of `linux` that concern the process (personality, memory policy) and the flags of the
+/// call.
 ///
 /// # Errors
 /// [`Kind::Invalid`](crate::error::Kind::Invalid) naming the field, for everything the runtime specification or the kernel
 /// can never accept.
-pub fn lower(process: &Process, linux: Option<&Linux>) -> Result<ProcessPlan> {
+pub fn lower(process: &Process, linux: Option<&Linux>, call: &Call<'_>) -> Result<ProcessPlan> {
+    let preserved_fds = call.preserve_fds.checked_add(call.listen_fds).filter(|&count| count <= MAX_PRESERVED);
+    let preserved_fds = preserved_fds.ok_or_else(|| {
+        Error::invalid(format!(
+            "--preserve-fds {} is more than a process can have ({MAX_PRESERVED})",
+            call.preserve_fds
+        ))
+    })?;
+    let mut env = env(process.env().as_deref().unwrap_or_default())?;
+    if call.listen_fds > 0 {
+        env.retain(|entry| !entry.to_bytes().starts_with(b"LISTEN_FDS="));
+        env.push(c_string(&format!("LISTEN_FDS={}", call.listen_fds), || "LISTEN_FDS".to_owned())?);
+    }
     Ok(ProcessPlan {
         args: args(process)?,
-        env: env(process.env().as_deref().unwrap_or_default())?,
+        env,
         cwd: cwd(process)?,
         user: user(process)?,
         capabilities: process.capabilities().as_ref().map(Capabilities::from_spec).unwrap_or_default(),
@@ -128,7 +172,21 @@ pub fn lower(process: &Process, linux: Option<&Linux>) -> Result<ProcessPlan> {
             .map(MemoryPolicy::from_spec)
             .transpose()?,
         terminal: terminal(process)?,
+        keyring: match call.keyring {
+            // The name by which every process of the container, and nobody else's, finds the same keyring.
+            Keyring::New => Some(c_string(&format!("_ses.{}", call.container), || "the container id".to_owned())?),
+            Keyring::Inherit => None,
+        },
+        preserved_fds,
+        listen_fds: call.listen_fds,
     })
+}
+
+/// How many listening sockets the caller passed to this program, from descriptor 3 on, by sd_listen_fds(3): `LISTEN_PID` is
+/// our `pid`, `LISTEN_FDS` is their number. Anything else is meant for somebody else.
+pub fn listen_fds(variable: impl Fn(&str) -> Option<String>, pid: u32) -> u32 {
+    let number = |name| variable(name).and_then(|text| text.parse().ok());
+    if number("LISTEN_PID") == Some(pid) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
 }
 
 fn args(process: &Process) -> Result<Vec<CString>> {

@@ -93,11 +93,6 @@ pub fn set_no_new_privileges() -> Result<(), Errno> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
 }
 
-/// Sends `signal` to this process when its parent ends; 0 ends that. Any change of ids clears it.
-pub fn set_parent_death_signal(signal: libc::c_int) -> Result<(), Errno> {
-    prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, 0).map(drop)
-}
-
 fn prctl(option: libc::c_int, second: libc::c_ulong, third: libc::c_ulong) -> Result<libc::c_int, Errno> {
     // SAFETY: every option used above takes integers alone, and those that want the unused arguments to be 0 get 0.
     Errno::result(unsafe { libc::prctl(option, second, third, 0 as libc::c_ulong, 0 as libc::c_ulong) })

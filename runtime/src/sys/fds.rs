@@ -34,6 +34,14 @@ pub fn close_all_but(preserved: u32, keep: &[BorrowedFd<'_>]) -> Result<(), Errn
     close_range(next, u32::MAX, 0)
 }
 
+/// Standard input, output or error, by number: open for as long as the program runs, since Rust's start-up opens what the
+/// caller left closed.
+pub fn standard(number: u8) -> BorrowedFd<'static> {
+    assert!(number <= 2, "{number} is not a standard descriptor");
+    // SAFETY: the number is not -1, and nothing in this program closes the descriptors 0 to 2 (dup2 replaces them).
+    unsafe { BorrowedFd::borrow_raw(number.into()) }
+}
+
 /// Whether `number` is an open descriptor.
 pub fn is_open(number: u32) -> bool {
     // SAFETY: F_GETFD only reads a flag; a number that is no descriptor gives EBADF.

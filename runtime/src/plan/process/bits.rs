@@ -1,5 +1,7 @@
 //! A list of CPUs or memory nodes such as `0-3,7`, as the kernel takes it: a row of bits, lowest first.
 
+use std::fmt;
+
 use crate::error::{Error, Result};
 
 /// The largest number a list may name. Linux is built for at most 8,192 CPUs and 1,024 nodes; the bound keeps a hostile
@@ -8,7 +10,10 @@ const LAST: u32 = 65_535;
 
 /// A set of small numbers, never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BitList(Vec<usize>);
+pub struct BitList {
+    words: Vec<usize>,
+    text: String,
+}
 
 impl BitList {
     /// Parses `n`, `n-m` and lists of them joined by commas; `field` names it in an error.
@@ -34,12 +39,18 @@ impl BitList {
                 *word |= from & to;
             }
         }
-        Ok(Self(words))
+        Ok(Self { words, text: text.to_owned() })
     }
 
     /// The bits, lowest word first.
     pub fn words(&self) -> &[usize] {
-        &self.0
+        &self.words
+    }
+}
+
+impl fmt::Display for BitList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

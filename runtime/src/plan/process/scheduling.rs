@@ -66,6 +66,19 @@ impl Scheduling {
         let flags = scheduler.flags().iter().flatten().fold(0, |flags, &flag| flags | scheduler_flag(flag));
         Ok(Self { policy, flags, nice, priority, runtime, deadline, period })
     }
+
+    /// The policy's number in `linux/sched.h`.
+    pub fn policy_number(self) -> u32 {
+        match self.policy {
+            LinuxSchedulerPolicy::SchedOther => 0,
+            LinuxSchedulerPolicy::SchedFifo => 1,
+            LinuxSchedulerPolicy::SchedRr => 2,
+            LinuxSchedulerPolicy::SchedBatch => 3,
+            LinuxSchedulerPolicy::SchedIso => 4,
+            LinuxSchedulerPolicy::SchedIdle => 5,
+            LinuxSchedulerPolicy::SchedDeadline => 6,
+        }
+    }
 }
 
 /// SCHED_FLAG_* of `linux/sched.h`.

@@ -17,6 +17,12 @@ fn linux(fields: Value) -> Linux {
     serde_json::from_value(fields).unwrap()
 }
 
+const CALL: Call<'_> = Call { container: "c1", keyring: Keyring::New, preserve_fds: 0, listen_fds: 0 };
+
+fn lower(process: &Process, linux: Option<&Linux>) -> Result<ProcessPlan> {
+    super::lower(process, linux, &CALL)
+}
+
 fn lowered(changes: Value) -> ProcessPlan {
     lower(&process(changes), None).unwrap()
 }
@@ -310,5 +316,33 @@ fn personality_and_memory_policy_come_from_the_linux_part() {
     for mode in ["MPOL_DEFAULT", "MPOL_LOCAL", "MPOL_PREFERRED"] {
         let part = linux(json!({"memoryPolicy": {"mode": mode, "nodes": ""}}));
         assert_eq!(lower(&process(json!({})), Some(&part)).unwrap().memory_policy.unwrap().nodes, None, "{mode}");
+    }
+}
+
+#[test]
+fn the_call_s_flags_are_in_the_plan() {
+    let process = process(json!({"env": ["LISTEN_FDS=7", "A=1"]}));
+    let plan = super::lower(&process, None, &Call { preserve_fds: 2, listen_fds: 1, ..CALL }).unwrap();
+    assert_eq!((plan.preserved_fds, plan.listen_fds), (3, 1));
+    assert_eq!(plan.env, [c"A=1", c"LISTEN_FDS=1"].map(CString::from));
+    assert_eq!(plan.keyring.as_deref(), Some(c"_ses.c1"));
+    let plan = super::lower(&process, None, &Call { keyring: Keyring::Inherit, ..CALL }).unwrap();
+    assert_eq!((plan.keyring, plan.env[0].as_c_str()), (None, c"LISTEN_FDS=7"));
+    let error = super::lower(&process, None, &Call { preserve_fds: u32::MAX, ..CALL }).unwrap_err();
+    assert_eq!(error.to_string(), "--preserve-fds 4294967295 is more than a process can have (1048576)");
+}
+
+#[test]
+fn listening_sockets_count_only_if_they_are_meant_for_us() {
+    for (pid, fds, count) in [
+        (Some("7"), Some("2"), 2),
+        (Some("8"), Some("2"), 0),
+        (None, Some("2"), 0),
+        (Some("7"), None, 0),
+        (Some("7"), Some("-1"), 0),
+        (Some("7"), Some("99999999999"), 0),
+    ] {
+        let variable = |name: &str| if name == "LISTEN_PID" { pid } else { fds }.map(str::to_owned);
+        assert_eq!(listen_fds(variable, 7), count, "{pid:?} {fds:?}");
     }
 }

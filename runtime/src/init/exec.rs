@@ -1,0 +1,247 @@
+//! The last steps before the payload: its descriptors, terminal, environment and program.
+//!
+//! ```text
+//!   seal      nothing of the host stays open but what is asked for       before anything the image can influence
+//!   prepare   keyring, terminal, HOME, labels                            privileged
+//!   (credentials::apply: becomes the user, finds the program)
+//!   execute   signals, filter, execve                                    as the user
+//! ```
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::stat::{SFlag, stat};
+use nix::unistd::{AccessFlags, execve, faccessat};
+
+use super::console::Console;
+use super::{home, keyring};
+use crate::error::{Context, Error, Kind, Result};
+use crate::lsm;
+use crate::plan::process::ProcessPlan;
+use crate::sys::{fds, signals};
+
+/// Where a program without a slash is looked for if the container's environment has no PATH.
+const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Loads the system call filter.
+pub type LoadFilter<'a> = &'a dyn Fn() -> Result<()>;
+
+/// The payload's system call filter.
+#[derive(Clone, Copy)]
+pub enum Filter<'a> {
+    /// Nobody is told of it.
+    Silent(LoadFilter<'a>),
+    /// Its listener goes to the parent, which must still be there for it.
+    Notifying(LoadFilter<'a>),
+}
+
+/// A process that has its terminal and its environment, and is still privileged.
+pub struct Prepared<'a> {
+    pub(super) plan: &'a ProcessPlan,
+    pub(super) env: Vec<CString>,
+}
+
+/// A process that only has to execute its program.
+pub struct Ready<'a> {
+    pub(super) program: CString,
+    pub(super) args: &'a [CString],
+    pub(super) env: Vec<CString>,
+    pub(super) filter: Option<LoadFilter<'a>>,
+}
+
+/// Checks that every descriptor the caller wants to hand to the payload is open, before this program opens any of its own.
+pub fn check_preserved(count: u32) -> Result<()> {
+    match (3..3 + count).find(|&number| !fds::is_open(number)) {
+        None => Ok(()),
+        Some(number) => Err(Error::invalid(format!(
+            "--preserve-fds {count}: descriptor {number} is not open in the calling process"
+        ))),
+    }
+}
+
+/// Closes every descriptor but the standard ones, the preserved ones, and those in `keep`.
+///
+/// CVE-2024-21626: a descriptor of the host is a way out of the container for whatever the image makes the process look up.
+/// The close-on-exec flag alone would only shut it at execve.
+pub fn seal(preserved: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
+    fds::close_all_but(preserved, keep).on("close", "the descriptors of the host")
+}
+
+/// Everything that still needs privileges, or the descriptors as they are, but none of the identity.
+pub fn prepare<'a>(plan: &'a ProcessPlan, console: Option<Console>) -> Result<Prepared<'a>> {
+    if let Some(name) = &plan.keyring {
+        keyring::join(name)?;
+    }
+    if let Some(console) = console {
+        console.attach()?;
+    }
+    for number in 3..3 + plan.preserved_fds {
+        fds::keep_at_exec(number).on("hand over", format_args!("descriptor {number}"))?;
+    }
+    let env = environment(plan);
+    lsm::prepare(plan)?;
+    Ok(Prepared { plan, env })
+}
+
+/// The plan's environment, with what only this process knows.
+fn environment(plan: &ProcessPlan) -> Vec<CString> {
+    let mut env = Vec::with_capacity(plan.env.len() + 2);
+    env.extend(
+        plan.env.iter().filter(|entry| plan.listen_fds == 0 || !entry.to_bytes().starts_with(b"LISTEN_PID=")).cloned(),
+    );
+    let mut push = |name: &[u8], value: &[u8]| {
+        // Neither part can contain a NUL byte: both come from C strings or are digits.
+        env.extend(CString::new([name, value].concat()));
+    };
+    if plan.listen_fds > 0 {
+        push(b"LISTEN_PID=", std::process::id().to_string().as_bytes());
+    }
+    if variable(&plan.env, b"HOME").is_none_or(<[u8]>::is_empty) {
+        push(b"HOME=", home::of(plan.user.uid).to_bytes());
+    }
+    env
+}
+
+fn variable<'a>(env: &'a [CString], name: &[u8]) -> Option<&'a [u8]> {
+    env.iter().find_map(|entry| entry.to_bytes().strip_prefix(name)?.strip_prefix(b"="))
+}
+
+/// Finds the program as execvp(3) would, by the container's PATH, as the user and in the working directory it will have.
+///
+/// Done ahead of execve so that a program which is not there fails the create and not the start.
+pub fn find_program(name: &CStr, env: &[CString]) -> Result<CString> {
+    let not_found =
+        |cause: &str| Error::caused(Kind::NotFound, format!("run program {}", quoted(name.to_bytes())), cause);
+    if name.to_bytes().contains(&b'/') {
+        return match check_program(name) {
+            Ok(()) => Ok(name.into()),
+            Err(Errno::ENOENT) => Err(not_found("no such file or directory")),
+            Err(errno) => Err(Error::sys(format!("run program {}", quoted(name.to_bytes())), errno)),
+        };
+    }
+    let mut forbidden = None;
+    let path = variable(env, b"PATH").unwrap_or(DEFAULT_PATH);
+    for dir in path.split(|&byte| byte == b':').filter(|_| !name.is_empty()) {
+        // An empty entry is the current directory (POSIX, "Environment Variables").
+        let dir = if dir.is_empty() { b"." } else { dir };
+        let Ok(candidate) = CString::new([dir, b"/", name.to_bytes()].concat()) else { continue };
+        match check_program(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(Errno::EACCES) => forbidden = forbidden.or(Some(candidate)),
+            Err(_) => {}
+        }
+    }
+    match forbidden {
+        Some(candidate) => {
+            let what = format!("run program {} ({})", quoted(name.to_bytes()), candidate.to_string_lossy());
+            Err(Error::sys(what, Errno::EACCES))
+        }
+        None => Err(not_found("executable file not found in $PATH")),
+    }
+}
+
+/// Whether this user may execute `path`.
+fn check_program(path: &CStr) -> Result<(), Errno> {
+    let kind = SFlag::from_bits_truncate(stat(path)?.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFDIR {
+        return Err(Errno::EISDIR);
+    }
+    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)
+}
+
+/// Becomes the program. It comes back only if that fails.
+pub fn execute(ready: Ready<'_>) -> Result<Infallible> {
+    let Ready { program, args, env, filter } = ready;
+    // The payload starts as if it were the first process: nothing blocked, nothing ignored. What was held back meanwhile
+    // is delivered at once, to defaults.
+    signals::reset_all();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).on("unblock", "the signals")?;
+    if let Some(load) = filter {
+        // Last of all: what comes after the filter needs the profile's consent, and that should be execve alone.
+        load()?;
+    }
+    let Err(errno) = execve(&program, args, &env);
+    Err(explain(&program, errno))
+}
+
+fn explain(program: &CStr, errno: Errno) -> Error {
+    let error = Error::sys(format!("execute {}", quoted(program.to_bytes())), errno);
+    match errno {
+        // find_program has seen the file.
+        Errno::ENOENT => error.hint("the file is there, but the interpreter or dynamic loader it names is not"),
+        Errno::ENOEXEC => error.hint("it is neither a program for this machine nor a script with a #! line"),
+        Errno::E2BIG => error.hint("process.args and process.env are too long together"),
+        _ => error,
+    }
+}
+
+fn quoted(bytes: &[u8]) -> String {
+    format!("{:?}", Path::new(OsStr::from_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn c(text: &str) -> CString {
+        CString::new(text).unwrap()
+    }
+
+    #[test]
+    fn programs_are_found_as_execvp_finds_them() {
+        let dir = std::env::current_dir().unwrap().join(format!("../target-exec-{}", std::process::id()));
+        let (first, second) = (dir.join("first"), dir.join("second"));
+        for (path, mode) in [(first.join("tool"), 0o644), (second.join("tool"), 0o755), (first.join("locked"), 0o600)] {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        std::fs::create_dir_all(first.join("folder")).unwrap();
+        let (first, second) = (first.to_str().unwrap().to_owned(), second.to_str().unwrap().to_owned());
+        let env = [c(&format!("PATH={first}:{second}"))];
+        let find = |name: &str| find_program(&c(name), &env).map_err(|error| error.to_string());
+
+        assert_eq!(find("tool"), Ok(c(&format!("{second}/tool"))));
+        assert_eq!(find(&format!("{second}/tool")), Ok(c(&format!("{second}/tool"))));
+        for (name, sentence) in [
+            ("nothing", "run program \"nothing\": executable file not found in $PATH".to_owned()),
+            ("", "run program \"\": executable file not found in $PATH".to_owned()),
+            ("folder", "run program \"folder\": executable file not found in $PATH".to_owned()),
+            ("locked", format!("run program \"locked\" ({first}/locked): permission denied")),
+            ("/no/such", "run program \"/no/such\": no such file or directory".to_owned()),
+            ("/", "run program \"/\": is a directory".to_owned()),
+        ] {
+            assert_eq!(find(name), Err(sentence), "{name}");
+        }
+        let locked = format!("{first}/locked");
+        assert_eq!(find(&locked), Err(format!("run program \"{locked}\": permission denied")));
+        // Without PATH the usual places are searched, and nothing of this process's own environment.
+        assert_eq!(find_program(c"sh", &[]).unwrap().to_bytes().rsplit(|b| *b == b'/').next(), Some(&b"sh"[..]));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_failing_execve_says_what_is_behind_it() {
+        for (errno, sentence) in [
+            (
+                Errno::ENOENT,
+                "execute \"/x\": no such file or directory; the file is there, but the interpreter or dynamic loader it names is not",
+            ),
+            (
+                Errno::ENOEXEC,
+                "execute \"/x\": exec format error; it is neither a program for this machine nor a script with a #! line",
+            ),
+            (Errno::EACCES, "execute \"/x\": permission denied"),
+        ] {
+            assert_eq!(explain(c"/x", errno).to_string(), sentence);
+        }
+    }
+}
