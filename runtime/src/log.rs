@@ -142,6 +142,13 @@ fn one_line(line: &mut String, text: &str) {
     }
 }
 
+/// Now as RFC 3339 writes it, in UTC, to the nanosecond.
+pub fn now() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = rfc3339(now.as_secs());
+    format!("{}.{:09}Z", seconds.trim_end_matches('Z'), now.subsec_nanos())
+}
+
 /// A point in time (seconds since 1970, UTC) as RFC 3339 writes it.
 pub fn rfc3339(seconds: u64) -> String {
     let (year, month, day) = date(seconds / 86_400);

@@ -10,34 +10,18 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::bundle::read_limited;
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::rdt::{Group, Monitoring, Rdt};
+use crate::plan::rdt::{Group, Monitoring, RdtPlan, SavedRdt};
 
-/// Where a container was put, kept in its state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Placed {
-    /// The directory of its class.
-    pub group: PathBuf,
-    /// Whether the directory was made for this container, in which case it goes with it.
-    pub own: bool,
-    /// Whether the directory was made by this very call: a create that fails removes it again.
-    #[serde(skip)]
-    made: bool,
-    /// Its monitoring group.
-    pub monitor: Option<PathBuf>,
+/// Puts process `pid` where the plan says, and makes what is missing for it.
+pub fn apply(plan: &RdtPlan, pid: i32) -> Result<SavedRdt> {
+    apply_in(&root()?, plan, pid)
 }
 
-/// Puts process `pid` of the container `id` where the plan says, and makes what is missing for it.
-pub fn apply(plan: &Rdt, id: &str, pid: i32) -> Result<Placed> {
-    apply_in(&root()?, plan, id, pid)
-}
-
-fn apply_in(root: &Path, plan: &Rdt, id: &str, pid: i32) -> Result<Placed> {
+fn apply_in(root: &Path, plan: &RdtPlan, pid: i32) -> Result<SavedRdt> {
     let (group, own) = match &plan.group {
-        Group::Own => (root.join(id), true),
+        Group::Own => (root.join(&plan.id), true),
         Group::Named(name) => (root.join(name), false),
         Group::Default => (root.to_owned(), false),
     };
@@ -51,79 +35,77 @@ fn apply_in(root: &Path, plan: &Rdt, id: &str, pid: i32) -> Result<Placed> {
             return Err(Error::new(Kind::Invalid, format!("{what}, and no schema to make it with")));
         }
     };
-    let mut placed = Placed { group, own: own && made, made, monitor: None };
-    if let Err(error) = fill(&mut placed, plan, id, pid) {
-        placed.undo();
-        return Err(error);
+    let mut saved = SavedRdt { group, own: own && made, monitor: None };
+    match fill(&mut saved, plan, made, pid) {
+        Ok(()) => Ok(saved),
+        Err(error) => {
+            undo(&saved, made);
+            Err(error)
+        }
     }
-    Ok(placed)
 }
 
-fn fill(placed: &mut Placed, plan: &Rdt, id: &str, pid: i32) -> Result<()> {
-    if !placed.made && plan.group != Group::Own && !plan.required.is_empty() {
-        let schemata = placed.group.join("schemata");
+fn fill(saved: &mut SavedRdt, plan: &RdtPlan, made: bool, pid: i32) -> Result<()> {
+    if !made && plan.group != Group::Own && !plan.required.is_empty() {
+        let schemata = saved.group.join("schemata");
         let present = read_limited(&schemata)?;
         compare(&String::from_utf8_lossy(&present), &plan.required)
             .map_err(|error| error.within(schemata.display()))?;
     }
     let lines: Vec<_> = plan.required.iter().chain(&plan.written).map(String::as_str).collect();
-    placed.set(&lines)?;
+    set(saved, &lines)?;
     if plan.monitoring == Monitoring::Group {
-        let groups = placed.group.join("mon_groups");
-        // The kernel makes it with the class; where it is missing the next step says so.
-        let monitor = groups.join(id);
+        let monitor = saved.group.join("mon_groups").join(&plan.id);
         make(&monitor)?;
-        placed.monitor = Some(monitor);
+        saved.monitor = Some(monitor);
     }
-    placed.join(pid)
+    join(saved, pid)
 }
 
-impl Placed {
-    /// Writes lines to the `schemata` of the class: for `create` and `update`.
-    pub fn set(&self, lines: &[&str]) -> Result<()> {
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let mut text = lines.join("\n");
-        text.push('\n');
-        write(&self.group.join("schemata"), &text).map_err(|error| self.explain(error))
+/// Writes lines to the `schemata` of the class: for `create` and `update`.
+pub fn set(saved: &SavedRdt, lines: &[&str]) -> Result<()> {
+    if lines.is_empty() {
+        return Ok(());
     }
+    let mut text = lines.join("\n");
+    text.push('\n');
+    write(&saved.group.join("schemata"), &text).map_err(|error| explain(saved, error))
+}
 
-    /// Puts a process of the container into the class: its init, and each one of `exec`.
-    pub fn join(&self, pid: i32) -> Result<()> {
-        // In a monitoring group a process must be in the class first.
-        for group in [Some(&self.group), self.monitor.as_ref()].into_iter().flatten() {
-            write(&group.join("tasks"), &pid.to_string()).map_err(|error| self.explain(error))?;
-        }
-        Ok(())
+/// Puts a process of the container into the class: its init, and each one of `exec`.
+pub fn join(saved: &SavedRdt, pid: i32) -> Result<()> {
+    // In a monitoring group a process must be in the class first.
+    for group in [Some(&saved.group), saved.monitor.as_ref()].into_iter().flatten() {
+        write(&group.join("tasks"), &pid.to_string()).map_err(|error| explain(saved, error))?;
     }
+    Ok(())
+}
 
-    /// Removes what belongs to the container alone. What is gone already is no error.
-    pub fn remove(&self) -> Result<()> {
-        if let Some(monitor) = &self.monitor {
-            remove(monitor)?;
-        }
-        if self.own { remove(&self.group) } else { Ok(()) }
+/// Removes what belongs to the container alone. What is gone already is no error.
+pub fn remove(saved: &SavedRdt) -> Result<()> {
+    if let Some(monitor) = &saved.monitor {
+        remove_dir(monitor)?;
     }
+    if saved.own { remove_dir(&saved.group) } else { Ok(()) }
+}
 
-    /// Removes everything that was made by a create that fails. There is an error already that matters more.
-    pub fn undo(&self) {
-        let all = self.monitor.iter().chain(self.made.then_some(&self.group));
-        for error in all.filter_map(|dir| remove(dir).err()) {
-            crate::log::warn(format_args!("{error}"));
-        }
+/// Removes what a failing [`apply`] has made. There is an error already that matters more.
+fn undo(saved: &SavedRdt, made: bool) {
+    let all = saved.monitor.iter().chain(made.then_some(&saved.group));
+    for error in all.filter_map(|dir| remove_dir(dir).err()) {
+        crate::log::warn(format_args!("{error}"));
     }
+}
 
-    /// Adds what the kernel says about the last write: the error number alone is nearly always EINVAL.
-    fn explain(&self, error: Error) -> Error {
-        let root = if self.group.join("info").is_dir() { Some(self.group.as_path()) } else { self.group.parent() };
-        let status = root.map(|root| root.join("info/last_cmd_status"));
-        match status.and_then(|path| read_limited(&path).ok()) {
-            Some(text) if !text.is_empty() && text != b"ok\n" => {
-                Error::caused(error.kind(), error.to_string(), String::from_utf8_lossy(&text).trim())
-            }
-            _ => error,
+/// Adds what the kernel says about the last write: the error number alone is nearly always EINVAL.
+fn explain(saved: &SavedRdt, error: Error) -> Error {
+    let root = if saved.group.join("info").is_dir() { Some(saved.group.as_path()) } else { saved.group.parent() };
+    let status = root.map(|root| root.join("info/last_cmd_status"));
+    match status.and_then(|path| read_limited(&path).ok()) {
+        Some(text) if !text.is_empty() && text != b"ok\n" => {
+            Error::caused(error.kind(), error.to_string(), String::from_utf8_lossy(&text).trim())
         }
+        _ => error,
     }
 }
 
@@ -193,7 +175,7 @@ fn is_dir(path: &Path) -> Result<bool> {
     }
 }
 
-fn remove(path: &Path) -> Result<()> {
+fn remove_dir(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.on("remove the class of service", path.display()),
@@ -259,9 +241,15 @@ mod tests {
         }
     }
 
-    fn plan(group: Group, required: &[&str], written: &[&str]) -> Rdt {
+    fn plan(group: Group, required: &[&str], written: &[&str]) -> RdtPlan {
         let lines = |lines: &[&str]| lines.iter().map(ToString::to_string).collect();
-        Rdt { group, required: lines(required), written: lines(written), monitoring: Monitoring::None }
+        RdtPlan {
+            id: "c1".to_owned(),
+            group,
+            required: lines(required),
+            written: lines(written),
+            monitoring: Monitoring::None,
+        }
     }
 
     fn named(name: &str) -> Group {
@@ -271,14 +259,14 @@ mod tests {
     #[test]
     fn a_class_of_its_own_is_made_and_removed() {
         let tree = Tree::new("own");
-        let placed = apply_in(&tree.0, &plan(Group::Own, &["L3:0=f", "MB:0=20"], &["L2:0=1"]), "c1", 42).unwrap();
+        let placed = apply_in(&tree.0, &plan(Group::Own, &["L3:0=f", "MB:0=20"], &["L2:0=1"]), 42).unwrap();
         assert_eq!(tree.read("c1/schemata"), "L3:0=f\nMB:0=20\nL2:0=1\n");
         assert_eq!(tree.read("c1/tasks"), "42");
         tree.empty("c1");
-        placed.remove().unwrap();
+        remove(&placed).unwrap();
         assert!(!tree.0.join("c1").is_dir());
         // Twice is no error.
-        placed.remove().unwrap();
+        remove(&placed).unwrap();
     }
 
     #[test]
@@ -287,35 +275,35 @@ mod tests {
         tree.group("g", "    L3:0=00f;1=ff\n    MB:0= 20;1=100\n");
         // Only what is asked for is compared, as numbers.
         for lines in [&["L3:0=f"][..], &["L3:1=0ff;0=f", "MB:0=20"], &[]] {
-            let placed = apply_in(&tree.0, &plan(named("g"), lines, &[]), "c1", 42).unwrap();
-            assert!(!placed.own && !placed.made, "{lines:?}");
+            let placed = apply_in(&tree.0, &plan(named("g"), lines, &[]), 42).unwrap();
+            assert!(!placed.own, "{lines:?}");
             assert_eq!(tree.read("g/tasks"), "42");
             tree.group("g", "    L3:0=00f;1=ff\n    MB:0= 20;1=100\n");
-            placed.remove().unwrap();
+            remove(&placed).unwrap();
             assert!(tree.0.join("g").is_dir());
         }
         for line in ["L3:0=1", "MB:0=200", "L2:0=f", "L3:2=f"] {
-            let error = apply_in(&tree.0, &plan(named("g"), &[line], &[]), "c1", 42).unwrap_err().to_string();
+            let error = apply_in(&tree.0, &plan(named("g"), &[line], &[]), 42).unwrap_err().to_string();
             assert!(
                 error.ends_with(&format!("the class of service exists with another schema than {line:?}")),
                 "{error}"
             );
         }
-        let made = apply_in(&tree.0, &plan(named("new"), &["L3:0=1"], &[]), "c1", 42).unwrap();
+        let made = apply_in(&tree.0, &plan(named("new"), &["L3:0=1"], &[]), 42).unwrap();
         tree.empty("new");
-        made.remove().unwrap();
+        remove(&made).unwrap();
         assert!(tree.0.join("new").is_dir(), "a class with a name is not ours to remove");
     }
 
     #[test]
     fn a_class_that_is_not_there_is_an_error() {
         let tree = Tree::new("missing");
-        let error = apply_in(&tree.0, &plan(named("g"), &[], &[]), "c1", 42).unwrap_err().to_string();
+        let error = apply_in(&tree.0, &plan(named("g"), &[], &[]), 42).unwrap_err().to_string();
         assert_eq!(
             error,
             "linux.intelRdt.closID \"g\": there is no such class of service, and no schema to make it with"
         );
-        let placed = apply_in(&tree.0, &plan(Group::Default, &[], &[]), "c1", 42).unwrap();
+        let placed = apply_in(&tree.0, &plan(Group::Default, &[], &[]), 42).unwrap();
         assert_eq!((placed.own, tree.read("tasks").as_str()), (false, "42"));
     }
 
@@ -323,11 +311,11 @@ mod tests {
     fn a_monitoring_group_goes_with_its_container() {
         let tree = Tree::new("monitor");
         tree.group("g", "");
-        let monitored = Rdt { monitoring: Monitoring::Group, ..plan(named("g"), &[], &[]) };
-        let placed = apply_in(&tree.0, &monitored, "c1", 42).unwrap();
+        let monitored = RdtPlan { monitoring: Monitoring::Group, ..plan(named("g"), &[], &[]) };
+        let placed = apply_in(&tree.0, &monitored, 42).unwrap();
         assert_eq!((tree.read("g/tasks"), tree.read("g/mon_groups/c1/tasks")), ("42".into(), "42".into()));
         tree.empty("g/mon_groups/c1");
-        placed.remove().unwrap();
+        remove(&placed).unwrap();
         assert!(tree.0.join("g/mon_groups").is_dir() && !tree.0.join("g/mon_groups/c1").is_dir());
     }
 
@@ -337,11 +325,11 @@ mod tests {
         // A directory in the file's place makes the write fail, as a schema the hardware lacks would.
         fs::create_dir_all(tree.0.join("schemata")).unwrap();
         fs::write(tree.0.join("info/last_cmd_status"), "Unknown resource\n").unwrap();
-        let error = apply_in(&tree.0, &plan(Group::Default, &[], &["X:0=1"]), "c1", 42).unwrap_err().to_string();
+        let error = apply_in(&tree.0, &plan(Group::Default, &[], &["X:0=1"]), 42).unwrap_err().to_string();
         assert!(error.ends_with("is a directory: Unknown resource"), "{error}");
         // The monitoring group cannot be made: the class is taken back.
-        let monitored = Rdt { monitoring: Monitoring::Group, ..plan(Group::Own, &[], &[]) };
-        assert!(apply_in(&tree.0, &monitored, "c1", 42).is_err());
+        let monitored = RdtPlan { monitoring: Monitoring::Group, ..plan(Group::Own, &[], &[]) };
+        assert!(apply_in(&tree.0, &monitored, 42).is_err());
         assert!(!tree.0.join("c1").is_dir());
     }
 }

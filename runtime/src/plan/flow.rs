@@ -75,13 +75,13 @@ pub struct Plan {
 impl Plan {
     /// Lowers a bundle's configuration.
     pub fn from_spec(bundle: &Bundle, options: &Options, layout: &Layout) -> Result<Self> {
-        let spec: &Spec = &bundle.spec;
+        let spec: &Spec = bundle.spec();
         validate::check(spec)?;
         let namespaces = namespaces::lower(spec)?;
         let linux = spec.linux().as_ref();
         Ok(Self {
-            rootfs: mounts::lower_rootfs(spec, &bundle.path, options.root_change)?,
-            mounts: mounts::lower(spec, &bundle.path, &namespaces)?,
+            rootfs: mounts::lower_rootfs(spec, bundle.path(), options.root_change)?,
+            mounts: mounts::lower(spec, bundle.path(), &namespaces)?,
             devices: devices::lower(spec, &namespaces)?,
             masks: mounts::lower_masks(spec, &namespaces)?,
             sysctls: mounts::lower_sysctls(spec, &namespaces)?,

@@ -1,7 +1,8 @@
 //! `linux.netDevices`: devices of the host that move into the container's network namespace.
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::Spec;
 
+use super::namespaces::Namespaces;
 use crate::error::{Error, Result};
 
 /// The longest name of a network device: IFNAMSIZ without its null character.
@@ -26,7 +27,7 @@ pub enum NewName {
 }
 
 /// Reads `linux.netDevices`, in the order of the host's names (the configuration has none).
-pub fn lower(spec: &Spec) -> Result<Vec<NetDevice>> {
+pub fn lower(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<NetDevice>> {
     let Some(linux) = spec.linux() else { return Ok(Vec::new()) };
     let mut devices = Vec::new();
     for (host, device) in linux.net_devices().iter().flatten() {
@@ -48,8 +49,7 @@ pub fn lower(spec: &Spec) -> Result<Vec<NetDevice>> {
     }
     devices.sort_by(|one, other| one.host.cmp(&other.host));
     check_unique(&devices)?;
-    let has_own = linux.namespaces().iter().flatten().any(|ns| ns.typ() == LinuxNamespaceType::Network);
-    if !devices.is_empty() && !has_own {
+    if !devices.is_empty() && !namespaces.network.is_private() {
         return Err(Error::invalid("linux.netDevices needs a network namespace in linux.namespaces"));
     }
     Ok(devices)
@@ -95,7 +95,8 @@ mod tests {
     fn read(devices: &str, namespaces: &str) -> Result<Vec<NetDevice>> {
         let config =
             format!(r#"{{"ociVersion": "1.3.0", "linux": {{"namespaces": [{namespaces}], "netDevices": {devices}}}}}"#);
-        lower(&serde_json::from_str(&config).unwrap())
+        let spec = serde_json::from_str(&config).unwrap();
+        lower(&spec, &crate::plan::namespaces::lower(&spec)?)
     }
 
     #[test]

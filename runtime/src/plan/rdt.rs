@@ -1,12 +1,17 @@
 //! `linux.intelRdt`: a share of the caches and of the memory bandwidth (Intel RDT, AMD QoS), by the resctrl file system.
 
+use std::path::PathBuf;
+
 use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// The share a container gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rdt {
+pub struct RdtPlan {
+    /// The container, after which what is its own is named.
+    pub id: String,
     /// The group it belongs to.
     pub group: Group,
     /// Lines for the group's `schemata`, which an existing group of that name must have already.
@@ -37,8 +42,20 @@ pub enum Monitoring {
     None,
 }
 
+/// Where a container was put, kept in its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedRdt {
+    /// The directory of its class.
+    pub group: PathBuf,
+    /// Whether the directory belongs to this container alone, and goes with it.
+    pub own: bool,
+    /// Its monitoring group.
+    pub monitor: Option<PathBuf>,
+}
+
 /// Reads `linux.intelRdt`; `None` leaves resctrl alone.
-pub fn lower(spec: &Spec) -> Result<Option<Rdt>> {
+pub fn lower(spec: &Spec, id: &str) -> Result<Option<RdtPlan>> {
     let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) else { return Ok(None) };
     let group = match rdt.clos_id().as_deref() {
         None | Some("") => Group::Own,
@@ -54,7 +71,7 @@ pub fn lower(spec: &Spec) -> Result<Option<Rdt>> {
         check_line(&format!("linux.intelRdt.schemata[{index}]"), line)?;
     }
     let monitoring = if rdt.enable_monitoring() == &Some(true) { Monitoring::Group } else { Monitoring::None };
-    Ok(Some(Rdt { group, required, written, monitoring }))
+    Ok(Some(RdtPlan { id: id.to_owned(), group, required, written, monitoring }))
 }
 
 /// The lines that `l3CacheSchema` and `memBwSchema` (of the configuration or of `update`) mean, in the order in which
@@ -96,22 +113,29 @@ fn check_line(field: &str, line: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn read(rdt: &str) -> Result<Option<Rdt>> {
+    fn read(rdt: &str) -> Result<Option<RdtPlan>> {
         let config = format!(r#"{{"ociVersion": "1.3.0", "linux": {{"intelRdt": {rdt}}}}}"#);
-        lower(&serde_json::from_str(&config).unwrap())
+        lower(&serde_json::from_str(&config).unwrap(), "c1")
     }
 
     #[test]
     fn shares_are_read() {
-        let own = Rdt { group: Group::Own, required: vec![], written: vec![], monitoring: Monitoring::None };
+        let own = RdtPlan {
+            id: "c1".to_owned(),
+            group: Group::Own,
+            required: vec![],
+            written: vec![],
+            monitoring: Monitoring::None,
+        };
         let lines = |lines: &[&str]| lines.iter().map(ToString::to_string).collect::<Vec<_>>();
         for (rdt, expected) in [
             ("{}", own.clone()),
-            (r#"{"closID": "/"}"#, Rdt { group: Group::Default, ..own.clone() }),
+            (r#"{"closID": "/"}"#, RdtPlan { group: Group::Default, ..own.clone() }),
             (
                 r#"{"closID": "g", "memBwSchema": "MB:0=20", "l3CacheSchema": "L3:0=f", "schemata": ["L2:0=1"],
                     "enableMonitoring": true}"#,
-                Rdt {
+                RdtPlan {
+                    id: "c1".to_owned(),
                     group: Group::Named("g".to_owned()),
                     required: lines(&["L3:0=f", "MB:0=20"]),
                     written: lines(&["L2:0=1"]),
@@ -121,7 +145,7 @@ mod tests {
         ] {
             assert_eq!(read(rdt), Ok(Some(expected)), "{rdt}");
         }
-        assert_eq!(lower(&serde_json::from_str(r#"{"ociVersion": "1.3.0"}"#).unwrap()), Ok(None));
+        assert_eq!(lower(&serde_json::from_str(r#"{"ociVersion": "1.3.0"}"#).unwrap(), "c1"), Ok(None));
     }
 
     #[test]
