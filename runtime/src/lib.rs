@@ -18,5 +18,6 @@ pub mod lsm;
 pub mod message;
 pub mod parent;
 pub mod plan;
+pub mod procfs;
 pub mod rlimits;
 pub mod sys;

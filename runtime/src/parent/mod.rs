@@ -4,6 +4,8 @@
 //! host it has opened before.
 
 pub mod idmap;
+mod idmap_source;
+pub mod mount_source;
 pub mod netdev;
 pub mod netlink;
 pub mod rdt;

@@ -1,8 +1,11 @@
 //! Spec → Plan: pure, no side effect.
 
 pub mod cgroup;
+pub mod devices;
 pub mod hooks;
+pub mod mounts;
 pub mod namespaces;
 pub mod netdev;
 pub mod process;
 pub mod rdt;
+pub mod sysctl;

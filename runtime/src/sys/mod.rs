@@ -7,6 +7,7 @@
 pub mod cred;
 pub mod fds;
 pub mod keyring;
+pub mod mount;
 pub mod net;
 pub mod process;
 pub mod sched;

@@ -1,0 +1,257 @@
+//! The host's side of the mounts: the root and every source of a bind mount as a detached tree, finished before init runs.
+//!
+//! init then attaches descriptors and resolves no path of the host. A detached copy is a peer of the host's mount, so what
+//! keeps them apart is set here, before anything is attached or mounted on it.
+//!
+//! Copying a mount needs CAP_SYS_ADMIN in the user namespace that owns the mount namespace. A caller without it has that
+//! privilege only in the namespaces the container gets, so nothing can be taken before they exist: [`MountSources`] then
+//! stays empty, and init takes the same steps itself ([`MountSources::complete`]) as the first thing in its new namespaces,
+//! which are still a plain copy of the host's: nothing of an image has been touched, and no container process exists.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use nix::sys::stat::{SFlag, fstat};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::init::attributes::Changes;
+use crate::parent::idmap_source::IdmapNamespaces;
+use crate::plan::devices::DeviceNode;
+use crate::plan::mounts::{Attributes, Bind, Mount, Privacy, RootfsPlan, Source, SourceLink};
+use crate::plan::namespaces::{self, Namespaces};
+use crate::sys::mount::{Depth, Symlink, clone_tree};
+
+/// What of the plan concerns the host's files.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The root.
+    pub rootfs: &'a RootfsPlan,
+    /// All mounts, in order.
+    pub mounts: &'a [Mount],
+    /// All device nodes, in order.
+    pub devices: &'a [DeviceNode],
+    /// Decides what is bound because it cannot be made.
+    pub namespaces: &'a Namespaces,
+}
+
+/// The trees for the root, the mounts and the devices.
+#[derive(Debug, Default)]
+pub struct MountSources {
+    /// The root; absent until [`MountSources::complete`] where the caller lacks the privilege.
+    pub(crate) root: Option<Tree>,
+    /// One for each mount.
+    pub(crate) mounts: Vec<Option<Opened>>,
+    /// One for each device node, where nodes cannot be made.
+    pub(crate) devices: Vec<Option<OwnedFd>>,
+    /// The host's /sys, where a new sysfs may be refused.
+    pub(crate) sysfs: Option<OwnedFd>,
+    files: Option<FileLimit>,
+}
+
+/// The source of a bind mount.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// A tree to be attached.
+    Tree(Tree),
+    /// `copy-symlink`: a link with this text.
+    Link(PathBuf),
+}
+
+/// A detached tree.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) fd: OwnedFd,
+    /// What could not be changed while it is detached, because the kernel is older than 5.12.
+    pub(crate) pending: Option<Changes>,
+}
+
+/// Takes all that `wanted` needs of the host. To be called before init is made; see above for callers without privilege.
+pub fn open(wanted: Wanted<'_>) -> Result<MountSources> {
+    let mut sources = MountSources::default();
+    match sources.complete(wanted) {
+        Err(error) if sources.root.is_none() && error.errno() == Some(Errno::EPERM) => Ok(MountSources::default()),
+        result => result.map(|()| sources),
+    }
+}
+
+impl MountSources {
+    /// Takes what is not there yet: nothing, unless the caller of [`open`] lacked the privilege.
+    pub fn complete(&mut self, wanted: Wanted<'_>) -> Result<()> {
+        if self.root.is_some() {
+            return Ok(());
+        }
+        let privacy = wanted.rootfs.privacy;
+        self.root = Some(root(wanted.rootfs)?);
+        self.files = FileLimit::raise_for(wanted.mounts.len())?;
+        let mut idmaps = IdmapNamespaces::default();
+        self.mounts.reserve_exact(wanted.mounts.len());
+        for mount in wanted.mounts {
+            let source = match &mount.source {
+                Source::Bind(bind) => Some(open_bind(mount, bind, privacy, &mut idmaps)?),
+                Source::Filesystem(_) | Source::Cgroup | Source::Remount(_) => None,
+            };
+            self.mounts.push(source);
+        }
+        if wanted.namespaces.user.is_private() {
+            for device in wanted.devices {
+                self.devices.push(Some(open_device(device)?));
+            }
+            if needs_sysfs(wanted) {
+                self.sysfs = Some(open_sysfs(privacy)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A new sysfs shows the devices of a network namespace and is for that one's owner only: a container that is in a user
+/// namespace, but shares a network namespace from outside, is refused one.
+fn needs_sysfs(wanted: Wanted<'_>) -> bool {
+    !matches!(wanted.namespaces.network, namespaces::Source::New)
+        && wanted.mounts.iter().any(|mount| matches!(&mount.source, Source::Filesystem(new) if *new.kind == *c"sysfs"))
+}
+
+fn open_sysfs(privacy: Privacy) -> Result<OwnedFd> {
+    let tree = clone_tree(AT_FDCWD, "/sys", Depth::Tree, Symlink::Itself).on("open", "/sys")?;
+    let none = Attributes::default();
+    match Changes::of_bind(Depth::Tree, none, none, &[], privacy).apply(&tree) {
+        // Before 5.12 it stays what it is in a user namespace anyway: a slave.
+        Err(Errno::ENOSYS) | Ok(()) => Ok(tree),
+        Err(errno) => Err(Error::sys("set the propagation of /sys", errno)),
+    }
+}
+
+fn root(plan: &RootfsPlan) -> Result<Tree> {
+    let shown = plan.path.display();
+    // The empty last component makes the kernel refuse what is not a directory.
+    let fd =
+        clone_tree(AT_FDCWD, &plan.path.join(""), Depth::Tree, Symlink::Follow).on("open the root directory", shown)?;
+    let none = Attributes::default();
+    let changes = match plan.privacy {
+        // The root itself never stays a peer of the host's mount: what is mounted on it would appear on the host.
+        Privacy::Kept => Changes::of_bind(Depth::One, none, none, &[], Privacy::Private),
+        privacy => Changes::of_bind(Depth::Tree, none, none, &[], privacy),
+    };
+    settle(fd, changes).on("set the propagation of", plan.path.display())
+}
+
+/// Changes a detached tree, or notes that this can only be done once it is attached.
+fn settle(fd: OwnedFd, changes: Changes) -> Result<Tree, Errno> {
+    match changes.apply(&fd) {
+        Ok(()) => Ok(Tree { fd, pending: None }),
+        Err(Errno::ENOSYS) => Ok(Tree { fd, pending: Some(changes) }),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn open_bind(mount: &Mount, bind: &Bind, privacy: Privacy, idmaps: &mut IdmapNamespaces) -> Result<Opened> {
+    let what = || format!("mount {} on {}", bind.path.display(), mount.destination.display());
+    if bind.link == SourceLink::Copy
+        && let Ok(target) = fs::read_link(&bind.path)
+    {
+        return Ok(Opened::Link(target));
+    }
+    let symlink = match bind.link {
+        SourceLink::Itself => Symlink::Itself,
+        SourceLink::Follow | SourceLink::Copy => Symlink::Follow,
+    };
+    let fd = clone_tree(AT_FDCWD, &bind.path, bind.depth, symlink).map_err(|errno| explain(what(), bind, errno))?;
+    if let Some(idmap) = &bind.idmap {
+        idmaps.apply(&fd, idmap).map_err(|error| error.within(what()))?;
+    }
+    let changes = Changes::of_bind(bind.depth, mount.attributes, mount.tree_attributes, &mount.propagation, privacy);
+    settle(fd, changes).map(Opened::Tree).map_err(|errno| match errno {
+        Errno::EPERM => Error::caused(
+            Kind::System,
+            what(),
+            "not permitted: in a user namespace an option that the host's mount has (ro, nosuid, nodev, noexec, atime) \
+             cannot be taken away",
+        ),
+        Errno::EINVAL => Error::caused(Kind::Unsupported, what(), "the kernel does not know one of its options"),
+        errno => Error::sys(what(), errno),
+    })
+}
+
+fn explain(what: String, bind: &Bind, errno: Errno) -> Error {
+    let cause = match errno {
+        Errno::ENOENT => "source does not exist",
+        Errno::EMFILE | Errno::ENFILE => "too many open files: each mount needs one, raise the limit (ulimit -n)",
+        Errno::EINVAL if bind.depth == Depth::One => {
+            "the kernel refuses to copy it without the mounts below it: use rbind, or a source that can be bound"
+        }
+        errno => return Error::sys(what, errno),
+    };
+    // The number stays: whether the caller lacks a privilege is decided on it, and the text is ours.
+    Error::caused(Kind::System, what, cause)
+}
+
+/// The host's node for `device`, which must be that very device.
+pub(crate) fn open_device(device: &DeviceNode) -> Result<OwnedFd> {
+    let what = || format!("bind the host's device {}", device.path.display());
+    let fd =
+        clone_tree(AT_FDCWD, &device.path, Depth::One, Symlink::Follow).map_err(|errno| Error::sys(what(), errno))?;
+    let found = fstat(&fd).map_err(|errno| Error::sys(what(), errno))?;
+    let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
+    let same_number = kind == SFlag::S_IFIFO || found.st_rdev == device.number();
+    if kind != device.kind.file_type() || !same_number {
+        return Err(Error::caused(Kind::System, what(), "the host has another one at this path"));
+    }
+    Ok(fd)
+}
+
+/// The soft limit on open files, raised while there is a descriptor for each of many mounts.
+#[derive(Debug)]
+struct FileLimit {
+    soft: rlim_t,
+    hard: rlim_t,
+}
+
+/// So many descriptors are always left for other things.
+const SPARE_FILES: rlim_t = 200;
+
+impl FileLimit {
+    fn raise_for(mounts: usize) -> Result<Option<Self>> {
+        // Any usual limit allows so many.
+        if mounts < 512 {
+            return Ok(None);
+        }
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).on("read", "the limit on open files")?;
+        if soft >= mounts as rlim_t + SPARE_FILES || soft == hard {
+            return Ok(None);
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).on("raise", "the limit on open files")?;
+        Ok(Some(Self { soft, hard }))
+    }
+}
+
+impl Drop for FileLimit {
+    fn drop(&mut self) {
+        // Lowering it back cannot be refused.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard);
+    }
+}
+
+/// Copies of the container's directories in cgroup hierarchies, detached, for a container whose view of them is a bind mount.
+/// `None` for one that cannot be copied because the caller lacks the privilege: init then does it.
+pub fn open_cgroups<'a>(
+    directories: impl IntoIterator<Item = &'a Path>,
+    attributes: Attributes,
+) -> Result<Vec<Option<OwnedFd>>> {
+    directories.into_iter().map(|directory| open_cgroup(directory, attributes)).collect()
+}
+
+pub(crate) fn open_cgroup(directory: &Path, attributes: Attributes) -> Result<Option<OwnedFd>> {
+    let fd = match clone_tree(AT_FDCWD, directory, Depth::Tree, Symlink::Itself) {
+        Err(Errno::EPERM) => return Ok(None),
+        result => result.on("open the cgroup", directory.display())?,
+    };
+    let changes = Changes::of_bind(Depth::Tree, attributes, Attributes::default(), &[], Privacy::Private);
+    match changes.apply(&fd) {
+        Err(Errno::ENOSYS) | Ok(()) => Ok(Some(fd)),
+        Err(errno) => Err(Error::sys(format!("set the options of the cgroup {}", directory.display()), errno)),
+    }
+}
