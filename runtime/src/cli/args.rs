@@ -5,9 +5,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::values::{duration, signal, size, user};
+use super::values::{duration, root, signal, size, user};
 
 /// Which way the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -82,7 +83,7 @@ pub struct Global {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
     /// root directory for storage of container state (default: /run/tare, or $XDG_RUNTIME_DIR/tare when not root)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(root))]
     root: Option<PathBuf>,
     /// accepted for runc's sake and ignored: criu is found in $PATH
     #[arg(long, value_name = "PATH", hide = true)]
@@ -118,17 +119,36 @@ impl Global {
         }
     }
 
-    /// The directory of all state: `--root`, or the user's own runtime directory when not root, or `/run/tare`.
+    /// The directory of all state: `--root`, or a user's own runtime directory, or `/run/tare`.
     pub fn root(&self) -> PathBuf {
         if let Some(root) = &self.root {
             return root.clone();
         }
         match std::env::var_os("XDG_RUNTIME_DIR") {
-            Some(dir) if !dir.is_empty() && !nix::unistd::geteuid().is_root() => PathBuf::from(dir).join("tare"),
+            Some(dir) if !dir.is_empty() && is_user() => PathBuf::from(dir).join("tare"),
             _ => PathBuf::from("/run/tare"),
         }
     }
+
+    /// Whether `--root` was given.
+    pub fn names_root(&self) -> bool {
+        self.root.is_some()
+    }
 }
+
+/// Whether the caller is a user of the host rather than its root: not root, or root only in a user namespace that a user
+/// made (who then keeps their name in `$USER`).
+fn is_user() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    let whole = |map: Vec<u8>| map.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).eq(WHOLE_MAP);
+    let in_namespace = std::fs::read("/proc/self/uid_map").is_ok_and(|map| !whole(map));
+    in_namespace && std::env::var_os("USER").is_none_or(|user| user != "root")
+}
+
+/// The uid map of the host's own user namespace.
+const WHOLE_MAP: [&[u8]; 3] = [b"0", b"0", b"4294967295"];
 
 /// What `create` and `run` (and in part `restore`) share.
 #[derive(Args, Clone, Debug)]
@@ -456,6 +476,12 @@ pub struct CheckpointArgs {
     /// directory of an earlier pre-dump, relative to the image path
     #[arg(long, value_name = "DIR")]
     pub parent_path: Option<PathBuf>,
+    /// skip TCP connections that are being made
+    #[arg(long)]
+    pub tcp_skip_in_flight: bool,
+    /// link unlinked files back where possible
+    #[arg(long)]
+    pub link_remap: bool,
     /// leave the processes running
     #[arg(long)]
     pub leave_running: bool,

@@ -81,6 +81,9 @@ fn callers_own_lines_are_read() {
     assert_eq!((ps.format, ps.options()), (ListFormat::Json, &["-ef", "--format", "x"].map(String::from)[..]));
     let events = command!(Events, ["events", "--interval", "1m30s", "c1"]);
     assert_eq!(events.interval, Duration::from_secs(90));
+    let checkpoint =
+        command!(Checkpoint, ["checkpoint", "--link-remap", "--status-fd", "-1", "--empty-ns", "network", "c1"]);
+    assert_eq!((checkpoint.link_remap, checkpoint.status_fd), (true, -1));
     let delete = command!(Delete, ["delete", "c1", "--force"]);
     assert!(delete.force);
 }
@@ -125,6 +128,9 @@ fn a_wrong_line_is_one_sentence() {
             &["--systemd-cgroup", "--cgroup-manager", "cgroupfs", "list"],
             "tare: --systemd-cgroup cannot be used with --cgroup-manager <MANAGER>",
         ),
+        (&["--root", "/", "list"], "tare: --root <DIR>: \"/\": the root directory must not be /"),
+        (&["--root", "/a/..", "list"], "tare: --root <DIR>: \"/a/..\": the root directory must not be /"),
+        (&["--root", "", "list"], "tare: --root <DIR> needs a value"),
         (&["state"], "tare state: <container-id> is missing"),
         (&["state", "a", "b"], "tare state: one argument too many: b"),
         (&["state", "--bogus", "a"], "tare state: unknown flag --bogus"),

@@ -1,6 +1,18 @@
 //! The values of flags: signals, users, sizes, durations. Each reader is strict and says what it expected.
 
+use std::path::{Component, PathBuf};
 use std::time::Duration;
+
+/// The directory of all state, absolute. A container's directory is made and removed in it, so `/` is refused.
+pub(super) fn root(path: PathBuf) -> Result<PathBuf, String> {
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+    let depth = path.components().fold(0_usize, |depth, component| match component {
+        Component::Normal(_) => depth + 1,
+        Component::ParentDir => depth.saturating_sub(1),
+        _ => depth,
+    });
+    if depth == 0 { Err("the root directory must not be /".to_owned()) } else { Ok(path) }
+}
 
 /// A signal by number, or by name with or without `SIG`, in either case; `RTMIN+n` and `RTMAX-n` too.
 pub(super) fn signal(text: &str) -> Result<i32, String> {
