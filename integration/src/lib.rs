@@ -60,5 +60,5 @@ pub use console::Console;
 pub use container::Container;
 pub use leaks::Leaks;
 pub use output::Output;
-pub use runtime::{Running, Runtime, probe_path};
+pub use runtime::{Running, Runtime, probe_path, under_test};
 pub use skip::report_skip;

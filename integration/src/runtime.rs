@@ -267,7 +267,8 @@ fn newest(candidates: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
     candidates.into_iter().filter(|path| path.is_file()).max_by_key(age)
 }
 
-fn under_test() -> PathBuf {
+/// The binary that [`Runtime::from_env`] runs.
+pub fn under_test() -> PathBuf {
     if let Some(path) = std::env::var_os("TARE_BIN") {
         return path.into();
     }

@@ -3,4 +3,5 @@
 #![allow(clippy::disallowed_methods)]
 
 mod checkpoint;
+mod callers;
 mod harness;

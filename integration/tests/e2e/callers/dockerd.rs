@@ -1,0 +1,203 @@
+//! dockerd, with the containerd and the shim it starts itself, driven by docker's command line.
+
+use super::server::Server;
+use super::{Row, User, World, report, row, run_rows};
+
+/// `$R` chooses the runtime where it is not the daemon's default.
+const PROLOGUE: &str = r#"
+D="docker -H unix:///run/world/docker.sock"
+d() {
+	$D "$@"
+}
+offline="$R --network none"
+# A container with $up says that it is up by `echo >/up`, which `is_up` waits for.
+up="-v /run/world/up:/up"
+is_up() {
+	read -r nothing <up
+}
+# In a terminal of 33 rows and 77 columns, on which nobody types. docker sets the size when the program already runs.
+terminal() {
+	script -qec "stty rows 33 cols 77; $*" /dev/null <>quiet | tr -d '\r'
+}
+"#;
+
+const SETUP: &str = r#"
+mkfifo quiet up
+d import -c 'ENV PATH=/bin' rootfs.tar box
+d run --rm $R --network host box true
+"#;
+
+#[test]
+fn dockerd_with_an_added_runtime() {
+    dockerd(&["--add-runtime=tare=/run/world/bin/tare"], "R='--runtime tare'");
+}
+
+#[test]
+fn dockerd_with_a_default_runtime() {
+    dockerd(&["--add-runtime=tare=/run/world/bin/tare", "--default-runtime=tare"], "R=");
+}
+
+fn dockerd(flags: &[&str], choice: &str) {
+    let world = World::new();
+    let parent = format!("--cgroup-parent={}", world.cgroup_parent());
+    let mut arguments = vec![
+        "dockerd",
+        "--data-root=/run/world/docker",
+        "--exec-root=/run/world/docker.exec",
+        "--host=unix:///run/world/docker.sock",
+        "--pidfile=/run/world/docker.pid",
+        "--group=root",
+        "--storage-driver=overlay2",
+        &parent,
+    ];
+    arguments.extend(flags);
+    let server = Server::start(&world, &arguments, "API listen on");
+    let prologue = format!("{choice}\n{PROLOGUE}");
+    world.prepare(User::Root, &format!("{prologue}{SETUP}"));
+    let before = world.snapshot();
+    let mut failures = run_rows(&world, User::Root, &prologue, ROWS);
+    world.prepare(User::Root, &format!("{prologue}for id in $(d ps -aq); do d rm -f $id >/dev/null; done"));
+    let log = server.stop(&world);
+    failures.extend(world.finish(&before, &["/run/world/docker.exec/runtime-*/moby"], |name| name.len() == 64));
+    report("dockerd", &failures, &log);
+}
+
+const ROWS: &[Row] = &[
+    row("run", "d run --rm $offline box echo hello", "hello"),
+    row("the runtime it runs", "d info --format '{{.DefaultRuntime}} {{(index .Runtimes \"tare\").Path}}' | grep -c bin/tare", "1"),
+    Row { feature: "run: exit status", script: "d run --rm $offline box sh -c 'exit 7'", prints: "", status: 7 },
+    Row {
+        feature: "run: no such command is 127",
+        script: "d run --rm $offline box no-such-command",
+        prints: "",
+        status: 127,
+    },
+    Row { feature: "run: no such path is 127", script: "d run --rm $offline box /no/such", prints: "", status: 127 },
+    Row { feature: "run: not executable is 126", script: "d run --rm $offline box /etc/passwd", prints: "", status: 126 },
+    row(
+        "run: standard input and both outputs",
+        "echo in | d run -i --rm $offline box sh -c 'cat; echo err >&2' 2>err; cat err",
+        "in\nerr",
+    ),
+    row(
+        "run: user, groups, directory, environment, host name, sysctl",
+        "d run --rm $offline --user ana --group-add 3000 --workdir /made/here -e A=b --hostname tare.example \
+            --sysctl net.ipv4.ip_forward=1 box sh -c 'id -u; id -G; pwd; echo $A; hostname; cat /proc/sys/net/ipv4/ip_forward'",
+        "1000\n1000 2000 3000\n/made/here\nb\ntare.example\n1",
+    ),
+    row("run -it", "terminal $D run --rm -it $offline box sh -c '\"tty; until stty size 2>/dev/null | grep .; do :; done\"'", "/dev/pts/0\n33 77"),
+    row(
+        "run: capabilities, seccomp, no-new-privileges, privileged",
+        "d run --rm $offline --cap-drop all --cap-add net_admin box grep -E 'CapEff|Seccomp:' /proc/self/status
+         d run --rm $offline box unshare -m true 2>&1 || true
+         d run --rm $offline --security-opt seccomp=unconfined --security-opt no-new-privileges box \
+            grep -E 'NoNewPrivs|Seccomp:' /proc/self/status
+         d run --rm $offline --privileged box sh -c 'mount -t tmpfs t /tmp && echo mounted'",
+        "CapEff:\t0000000000001000\nSeccomp:\t2\nunshare: unshare(0x20000): Operation not permitted\n\
+         NoNewPrivs:\t1\nSeccomp:\t0\nmounted",
+    ),
+    row(
+        "run: read-only, volumes, tmpfs, devices, limits",
+        "mkdir -p vol; echo host >vol/file
+         d run --rm $offline --read-only --tmpfs /data -v /run/world/vol:/vol:ro -v named:/named --device /dev/fuse \
+            --pids-limit 50 --cpus 0.5 --cpuset-cpus 0 --ulimit nofile=512:512 --shm-size 1m --init box sh -c '
+            touch /x 2>&1; touch /vol/x 2>&1; cat /vol/file; touch /data/x /named/x && echo writable
+            stat -c %t:%T /dev/fuse
+            cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max
+            ulimit -n; grep Cpus_allowed_list /proc/self/status | cut -f2; cat /proc/1/comm'",
+        "touch: /x: Read-only file system\ntouch: /vol/x: Read-only file system\nhost\nwritable\na:e5\n50\n512\n0\ndocker-init",
+    ),
+    row(
+        "run -d, logs, stats, top, inspect",
+        "d run -d --name one $R $up --memory 64m box sh -c 'echo out; echo err >&2; echo >/up; exec sleep 1000' >/dev/null
+         is_up
+         d logs one 2>err; cat err
+         d stats --no-stream --format '{{.MemUsage}} {{.PIDs}}' one | awk '{print $3, ($4 > 0)}'
+         d inspect one --format '{{.State.Status}} {{.HostConfig.Runtime}}'",
+        "out\nerr\n64MiB 1\nrunning tare",
+    ),
+    row(
+        "exec and exec -it",
+        "d exec one sh -c 'cat /proc/1/comm'
+         d exec -u 1000:2000 -w /www -e A=b one sh -c 'id -u; id -g; pwd; echo $A'
+         echo input | d exec -i one cat
+         d exec one sh -c 'exit 9' || echo status $?
+         d exec one no-such-command >/dev/null 2>&1 || echo status $?
+         d exec one /etc/passwd >/dev/null 2>&1 || echo status $?
+         d exec --privileged one grep CapEff /proc/self/status | awk '/CapEff/ {print ($2 != \"00000000a80425fb\")}'
+         terminal $D exec -it one sh -c '\"tty; until stty size 2>/dev/null | grep .; do :; done\"'",
+        "sleep\n1000\n2000\n/www\nb\ninput\nstatus 9\nstatus 126\nstatus 126\n1\n/dev/pts/0\n33 77",
+    ),
+    row(
+        "update --memory",
+        "d update --memory 32m --memory-swap 32m one >/dev/null
+         d exec one sh -c 'cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max'",
+        "33554432",
+    ),
+    row(
+        "pause and unpause",
+        "d pause one >/dev/null; d inspect one --format '{{.State.Status}}'
+         d unpause one >/dev/null; d exec one echo again",
+        "paused\nagain",
+    ),
+    row(
+        "cp both ways, commit",
+        "echo copied >local; d cp local one:/tmp/there 2>/dev/null; d exec one cat /tmp/there
+         d cp one:/www/index.html back 2>/dev/null; cat back
+         d commit one committed >/dev/null; d run --rm $offline committed cat /tmp/there",
+        "copied\nfrom the image\ncopied",
+    ),
+    row(
+        "stop: the signal is heard, and those who do not hear are killed",
+        "d run -d --name polite $offline $up box sh -c 'trap \"exit 3\" TERM; echo >/up; while :; do sleep 1000 & wait; done' >/dev/null
+         is_up; d stop -t 20 polite >/dev/null; d inspect polite --format '{{.State.ExitCode}}'
+         d run -d --name deaf $offline $up box sh -c 'trap \"\" TERM; echo >/up; while :; do sleep 1000 & wait; done' >/dev/null
+         is_up; d stop -t 0 deaf >/dev/null; d inspect deaf --format '{{.State.ExitCode}}'",
+        "3\n137",
+    ),
+    row(
+        "kill, wait, restart",
+        "d run -d --name again $offline $up box sh -c 'trap \"exit 4\" HUP; echo up; echo >/up; while :; do sleep 1000 & wait; done' >/dev/null
+         is_up; d kill -s HUP again >/dev/null; d wait again
+         d start again >/dev/null; is_up; d kill again >/dev/null; d wait again; d logs again",
+        "4\n137\nup\nup",
+    ),
+    row(
+        "a container that wants more memory is killed, and it is seen",
+        "d run --name oom $offline --memory 16m --memory-swap 16m box tail /dev/zero || echo status $?
+         d inspect oom --format '{{.State.OOMKilled}}'",
+        "status 137\ntrue",
+    ),
+    row(
+        "-p and --link",
+        "d run -d --name web $R $up -p 127.0.0.1:8088:80 box sh -c 'echo >/up; exec httpd -f -p 80 -h /www' >/dev/null
+         is_up; wget -qO- http://127.0.0.1:8088/
+         d run --rm $R --link web:linked box sh -c 'wget -qO- http://linked/; echo $LINKED_PORT' | sed 's/tcp:.*/tcp/'",
+        "from the image\nfrom the image\ntcp",
+    ),
+    row(
+        "namespaces of another container and of the host",
+        "d run --rm $R --network container:web --pid container:web --ipc host box sh -c 'wget -qO- http://127.0.0.1/; cat /proc/1/comm'
+         d run --rm $R --network host --pid host --uts host box stat -L -c %i /proc/self/ns/net /proc/self/ns/pid >out
+         stat -L -c %i /proc/self/ns/net /proc/self/ns/pid | cmp - out && echo same",
+        "from the image\nhttpd\nsame",
+    ),
+    row(
+        "build",
+        "mkdir -p context; echo file >context/file
+         printf '%s\\n' 'FROM box' 'COPY file /copied' 'WORKDIR /made' 'RUN id -u >ran && cat /copied >>ran' 'USER ana' \
+            'RUN id -un >/tmp/user' 'CMD [\"cat\", \"/made/ran\", \"/tmp/user\"]' >context/Dockerfile
+         DOCKER_BUILDKIT=0 d build -q -t built context >/dev/null; d run --rm $offline built",
+        "0\nfile\nana",
+    ),
+    row(
+        "build with buildkit, which finds the runtime by the name runc",
+        "DOCKER_BUILDKIT=1 d build -q -t kit context >/dev/null; d run --rm $offline kit",
+        "0\nfile\nana",
+    ),
+    row(
+        "ten at once",
+        "for i in $(seq 10); do d run --rm $offline box echo $i & done | sort -n | tr '\\n' ' '",
+        "1 2 3 4 5 6 7 8 9 10",
+    ),
+];

@@ -1,0 +1,196 @@
+//! An ordinary user: `tare` by hand, with a user namespace of one and of several ranges, and podman.
+//!
+//! The user exists in the world's own /etc only. It has no cgroup it could write to.
+
+use super::{Row, User, World, report, row, run_rows};
+
+const SETUP: &str = r#"
+useradd --uid 2001 --home-dir /run/world/home --create-home --shell /bin/sh ordinary
+sed -i '/^ordinary:/d' /etc/subuid /etc/subgid
+echo ordinary:100000:65536 >>/etc/subuid
+echo ordinary:100000:65536 >>/etc/subgid
+install -d -m 700 -o ordinary -g ordinary /run/user/2001
+cp -R rootfs home/rootfs
+chown -hR ordinary:ordinary home
+"#;
+
+const STATES: &[&str] = &["/run/user/2001/tare", "/run/user/2001/runc"];
+
+#[test]
+fn rootless_tare() {
+    let world = World::new();
+    world.prepare(User::Root, SETUP);
+    let before = world.snapshot();
+    let mut failures = run_rows(&world, User::Ordinary, TARE_PROLOGUE, TARE_ROWS);
+    failures.extend(world.finish(&before, STATES, |_| true));
+    report("rootless tare", &failures, "");
+}
+
+#[test]
+fn rootless_podman() {
+    let world = World::new();
+    world.prepare(User::Root, SETUP);
+    let before = world.snapshot();
+    world.prepare(User::Ordinary, &format!("{PODMAN_PROLOGUE}{PODMAN_SETUP}"));
+    let mut failures = run_rows(&world, User::Ordinary, PODMAN_PROLOGUE, PODMAN_ROWS);
+    world.prepare(User::Ordinary, &format!("{PODMAN_PROLOGUE}{PODMAN_TEARDOWN}"));
+    failures.extend(world.finish(&before, STATES, |_| true));
+    report("rootless podman", &failures, "");
+}
+
+const TARE_PROLOGUE: &str = r#"
+# bundle FILTER COMMAND...: makes a bundle in the home directory, from tare's own rootless one.
+bundle() {
+	filter=$1
+	shift
+	cd ~
+	rm -rf bundle
+	mkdir bundle
+	cd bundle
+	tare spec --rootless
+	jq ".process.args = \$ARGS.positional | .process.terminal = false | .root = {path: \"$HOME/rootfs\"} | $filter" \
+		config.json --args -- "$@" >new.json
+	mv new.json config.json
+}
+ranges='.linux.uidMappings = [{containerID: 0, hostID: 2001, size: 1}, {containerID: 1, hostID: 100000, size: 65536}]
+	| .linux.gidMappings = .linux.uidMappings'
+"#;
+
+const TARE_ROWS: &[Row] = &[
+    row(
+        "run: one id",
+        "bundle . sh -c 'echo $(cat /proc/self/uid_map); id -u; touch /mine; stat -c %u:%g /mine; cat /proc/self/setgroups'
+         tare run one; stat -c %u:%g ~/rootfs/mine",
+        "0 2001 1\n0\n0:0\ndeny\n2001:2001",
+    ),
+    row(
+        "run: several ranges, by newuidmap and newgidmap",
+        "bundle \"$ranges | .process.capabilities[] += [\\\"CAP_CHOWN\\\"]\" sh -c 'cat /proc/self/uid_map /proc/self/gid_map; chown 1000:2000 /mine'
+         tare run one | sed 's/  */ /g'; stat -c %u:%g ~/rootfs/mine",
+        " 0 2001 1\n 1 100000 65536\n 0 2001 1\n 1 100000 65536\n100999:101999",
+    ),
+    row(
+        "run: another user and groups of a range",
+        "bundle \"$ranges | .process.user = {uid: 1000, gid: 1000, additionalGids: [2000]}\" sh -c 'id -u; id -G'
+         tare run one",
+        "1000\n1000 2000",
+    ),
+    Row { feature: "run: exit status", script: "bundle . sh -c 'exit 7'; tare run one", prints: "", status: 7 },
+    row(
+        "run: a range the user does not have",
+        "bundle '.linux.uidMappings[0] = {containerID: 0, hostID: 5000, size: 10}' true
+         tare run one 2>&1 | grep -c newuidmap",
+        "1",
+    ),
+    row(
+        "run: namespaces of its own",
+        "bundle '.linux.namespaces += [{type: \"network\"}]' sh -c 'wc -l </proc/net/route; hostname; echo $$'
+         tare run one",
+        "1\nrunc\n1",
+    ),
+    row(
+        "run -d, list, state, exec, kill, delete",
+        "mkfifo ~/up
+         bundle \"$ranges | .mounts += [{destination: \\\"/up\\\", source: \\\"$HOME/up\\\", options: [\\\"bind\\\"]}]\" \
+            sh -c 'echo >/up; exec sleep 1000'
+         tare run -d one >out 2>&1 </dev/null
+         read -r nothing <~/up
+         tare list -q; tare state one | jq -r .status
+         tare exec one sh -c 'cat /proc/1/comm; id -u'
+         tare exec --user 1000:1000 --cwd /www --env A=b one sh -c 'id -u; id -g; pwd; echo $A'
+         tare exec one sh -c 'exit 9' || echo status $?
+         pid=$(tare state one | jq -r .pid); echo $pid >pid
+         tare kill one KILL; timeout 10 pidwait -F pid || true
+         tare state one | jq -r .status; tare delete one; tare list -q",
+        "one\nrunning\nsleep\n0\n1000\n1000\n/www\nb\nstatus 9\nstopped",
+    ),
+    row(
+        "run and exec: a terminal",
+        "mkfifo ~/quiet
+         bundle \"$ranges | .process.terminal = true\" tty
+         script -qec 'tare run one' /dev/null <>~/quiet | tr -d '\\r'",
+        "/dev/pts/0",
+    ),
+];
+
+const PODMAN_PROLOGUE: &str = r#"
+cd ~
+P="podman --storage-driver vfs --cgroup-manager cgroupfs --events-backend file --runtime /run/world/bin/tare"
+p() {
+	$P "$@"
+}
+offline="--log-driver k8s-file --network none"
+"#;
+
+const PODMAN_SETUP: &str = r#"
+mkfifo quiet
+p import -q /run/world/rootfs.tar box >/dev/null
+"#;
+
+/// The last is the process that keeps the user's namespace for the next podman.
+const PODMAN_TEARDOWN: &str = r#"
+p pod rm -af -t 0
+p rm -af -t 0
+kill $(cat $XDG_RUNTIME_DIR/libpod/tmp/pause.pid)
+"#;
+
+const PODMAN_ROWS: &[Row] = &[
+    row(
+        "run",
+        "p run --rm $offline box sh -c 'cat /proc/self/uid_map; touch /mine; stat -c %u /mine' | sed 's/  */ /g'",
+        " 0 2001 1\n 1 100000 65536\n0",
+    ),
+    Row { feature: "run: exit status", script: "p run --rm $offline box sh -c 'exit 7'", prints: "", status: 7 },
+    Row { feature: "run: no such command is 127", script: "p run --rm $offline box nothing", prints: "", status: 127 },
+    row(
+        "run: the host's network, another user, no capabilities",
+        "p run --rm --network host --log-driver k8s-file --user ana --cap-drop all box sh -c 'id -u; grep CapBnd /proc/self/status'",
+        "1000\nCapBnd:\t0000000000000000",
+    ),
+    row("run -it", "script -qec \"stty rows 33 cols 77; $P run --rm -it $offline box sh -c 'tty; until stty size 2>/dev/null | grep .; do :; done'\" /dev/null <>quiet |
+            tr -d '\\r'", "/dev/pts/0\n33 77"),
+    row(
+        "volumes, read-only, seccomp",
+        "mkdir -p vol; echo host >vol/file
+         p run --rm $offline --read-only -v ./vol:/vol box sh -c '
+            cat /vol/file; echo more >/vol/new; touch /x 2>&1; grep -w Seccomp /proc/self/status'
+         stat -c %u vol/new",
+        "host\ntouch: /x: Read-only file system\nSeccomp:\t2\n2001",
+    ),
+    row("--userns keep-id", "p run --rm $offline --userns keep-id box id -u", "2001"),
+    row(
+        "exec, stop",
+        "p run -d --name one $offline box sleep 1000 >/dev/null
+         p exec one sh -c 'cat /proc/1/comm; id -u'
+         p exec --user ana one id -un
+         p exec one sh -c 'exit 9' || echo status $?
+         script -qec \"$P exec -it one tty\" /dev/null <>quiet | tr -d '\\r'
+         p stop -t 0 one >/dev/null; p inspect one --format '{{.State.ExitCode}}'",
+        "sleep\n0\nana\nstatus 9\n/dev/pts/0\n137",
+    ),
+    row(
+        "a pod",
+        "p pod create --name pod --hostname podded --share net,ipc,uts,pid --infra-image box --infra-command 'sleep 1000' \
+            --network none >/dev/null
+         p run --rm --pod pod --log-driver k8s-file box sh -c 'hostname; cat /proc/1/comm'
+         p pod stop -t 0 pod >/dev/null; p pod rm pod >/dev/null",
+        "podded\nsleep",
+    ),
+    row(
+        "build",
+        "mkdir -p context
+         printf '%s\\n' 'FROM box' 'RUN id -u >/ran' 'USER ana' 'RUN id -un >/tmp/user' 'CMD [\"cat\", \"/ran\", \"/tmp/user\"]' \
+            >context/Dockerfile
+         p build -q --isolation oci --network none -t built context >/dev/null
+         p run --rm $offline built",
+        "0\nana",
+    ),
+    row(
+        "the kernel's own overlay as storage",
+        "o=\"podman --root $HOME/overlay --runroot $XDG_RUNTIME_DIR/overlay --tmpdir $XDG_RUNTIME_DIR/tmp --storage-driver overlay
+            --cgroup-manager cgroupfs --events-backend file --runtime /run/world/bin/tare\"
+         $o import -q /run/world/rootfs.tar box >/dev/null
+         $o run --rm $offline box sh -c 'echo kept >/file; cat /file; grep -c \" / overlay\" /proc/mounts'",
+        "kept\n1",
+    ),
+];

@@ -1,0 +1,219 @@
+//! A machine of its own for a caller: new mount, network and pid namespaces whose writable places are tmpfs.
+//!
+//! The caller's bridges, packet filters, mounts, users and state are real, and go with the namespaces. The world lives as
+//! long as the pipe to its first process: when the test ends, however it ends, the kernel kills everything inside.
+//! Only cgroups are the machine's own; they all lie under one parent, which [`World::finish`] removes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A running world.
+pub(super) struct World {
+    holder: Child,
+    /// Process 1 of the world, as the host counts.
+    pid: String,
+    /// The one other process that belongs there, as the world counts.
+    helper: String,
+    /// Name of the cgroup, below each hierarchy's root, that holds the callers' cgroups.
+    cgroup: String,
+}
+
+/// Who runs a script.
+#[derive(Clone, Copy)]
+pub(super) enum User {
+    Root,
+    /// The user 2001, whom a test makes that needs one, with the home directory /run/world/home.
+    Ordinary,
+}
+
+/// What a command did.
+pub(super) struct Outcome {
+    /// `None` when a signal ended it.
+    pub(super) status: Option<i32>,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+/// What a caller could have left behind.
+pub(super) struct Snapshot {
+    mounts: Vec<String>,
+}
+
+impl World {
+    /// Makes the world, with the runtime under test at `/run/world/bin/tare`.
+    pub(super) fn new() -> World {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let cgroup = format!("tare-e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut holder = Command::new("unshare")
+            .args(["-m", "-n", "-p", "--fork", "--propagation", "private"])
+            .args(["--", "sh", "-c", include_str!("world.sh")])
+            .env_clear()
+            .env("PATH", PATH)
+            .env("TARE", integration::under_test())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start unshare");
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().expect("a pipe was asked for"))
+            .read_line(&mut line)
+            .expect("read from the world's first process");
+        let (pid, helper) = line.trim().split_once(' ').expect("the world's set-up failed, see its message above");
+        World { pid: pid.to_owned(), helper: helper.to_owned(), holder, cgroup }
+    }
+
+    /// The cgroup parent to hand to callers, absolute.
+    pub(super) fn cgroup_parent(&self) -> String {
+        format!("/{}", self.cgroup)
+    }
+
+    /// A program to be run inside, in `/run/world`, with a clean environment.
+    pub(super) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["-t", &self.pid, "-m", "-n", "-p"])
+            .args(["--", "sh", "-c", "cd /run/world && exec \"$@\"", "sh", program])
+            .env_clear()
+            .env("PATH", PATH)
+            .env("HOME", "/root")
+            .env("TERM", "xterm")
+            .env("LANG", "C")
+            .env("CG", self.cgroup_parent())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a shell script inside, for half a minute at most: then it is killed, with all of its process group.
+    pub(super) fn sh(&self, user: User, script: &str) -> Outcome {
+        let mut command = self.command("timeout");
+        command.args(["-s", "KILL", "30"]);
+        if let User::Ordinary = user {
+            command.args(["setpriv", "--reuid=2001", "--regid=2001", "--init-groups", "env"]);
+            command.args(["HOME=/run/world/home", "XDG_RUNTIME_DIR=/run/user/2001"]);
+        }
+        let output = command.args(["sh", "-euc", script]).output().expect("run nsenter");
+        Outcome {
+            status: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs a script that prepares something.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub(super) fn prepare(&self, user: User, script: &str) {
+        let outcome = self.sh(user, script);
+        assert_eq!(outcome.status, Some(0), "{script}\n{}{}", outcome.stdout, outcome.stderr);
+    }
+
+    /// What is there now, to be compared by [`World::finish`].
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", self.pid)).expect("read the world's mount table");
+        // Ids are of no interest: the place, the root and the kind of each mount are.
+        let mut mounts: Vec<String> =
+            table.lines().map(|line| line.split(' ').skip(2).collect::<Vec<_>>().join(" ")).collect();
+        mounts.sort();
+        Snapshot { mounts }
+    }
+
+    /// Ends the world and says what its callers left: processes, mounts, containers of the runtime, cgroups.
+    ///
+    /// Processes that are on their way out are waited for. `states` are where the runtime keeps its containers' state.
+    /// `is_containers` knows the names of containers' cgroups; callers leave some that they make for themselves.
+    pub(super) fn finish(mut self, before: &Snapshot, states: &[&str], is_containers: fn(&str) -> bool) -> Vec<String> {
+        let mut left = Vec::new();
+        let processes = self.sh(
+            User::Root,
+            &format!(
+                "for dir in /proc/[0-9]*; do
+                 pid=${{dir#/proc/}}
+                 case $pid in 1|{}|$$|$PPID) continue;; esac
+                 what=$(tr '\\0' ' ' <$dir/cmdline) 2>/dev/null || continue
+                 echo $pid >/run/leaving
+                 timeout 10 pidwait -F /run/leaving || [ ! -e $dir ] || echo $pid $what
+             done",
+                self.helper
+            ),
+        );
+        for process in processes.stdout.lines() {
+            left.push(format!("--- a process was left behind: {process}"));
+        }
+        let after = self.snapshot();
+        for mount in &after.mounts {
+            if !before.mounts.contains(mount) {
+                left.push(format!("--- a mount was left behind: {mount}"));
+            }
+        }
+        let states =
+            self.sh(User::Root, &format!("find {} -mindepth 1 -maxdepth 1 2>/dev/null || true", states.join(" ")));
+        for state in states.stdout.lines() {
+            left.push(format!("--- a container's state was left behind: {state}"));
+        }
+        self.end();
+        left.extend(self.remove_cgroups(is_containers));
+        left
+    }
+
+    fn end(&mut self) {
+        // The end of its input is the sign for process 1 to exit, and its exit kills the rest.
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+    }
+
+    /// Removes the world's cgroups; returns those that the runtime ought to have removed.
+    fn remove_cgroups(&self, is_containers: fn(&str) -> bool) -> BTreeSet<String> {
+        let mut left = BTreeSet::new();
+        for hierarchy in hierarchies() {
+            for dir in directories(&hierarchy.join(&self.cgroup)) {
+                let name = dir.file_name().unwrap_or_default().to_string_lossy();
+                if name != self.cgroup && is_containers(&name) {
+                    left.insert(format!("--- a cgroup was left behind: {}", dir.display()));
+                }
+                let _ = fs::remove_dir(&dir);
+            }
+        }
+        left
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.end();
+        self.remove_cgroups(|_| false);
+    }
+}
+
+const PATH: &str = "/run/world/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where the cgroup hierarchies are mounted.
+fn hierarchies() -> Vec<PathBuf> {
+    fs::read_to_string("/proc/self/mounts")
+        .expect("read the mount table")
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (target, kind) = (fields.next()?, fields.next()?);
+            kind.starts_with("cgroup").then(|| PathBuf::from(target))
+        })
+        .collect()
+}
+
+/// `dir` and all directories below it, the deepest first; none if it is not there.
+fn directories(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .flat_map(|entry| directories(&entry.path()))
+        .collect();
+    found.push(dir.to_owned());
+    found
+}
