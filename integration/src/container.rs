@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -82,6 +83,20 @@ impl<'r> Container<'r> {
         self.call("exec", flags, command)
     }
 
+    /// `exec --detach` with flags. The process becomes ours, and is reaped as soon as it ends.
+    pub fn exec_detached(&self, flags: &[&str], command: &[&str]) -> Result<Orphan, Output> {
+        let pid_file = self.runtime.fresh_path("pid");
+        let mut all = vec!["--detach", "--pid-file", pid_file.to_str().expect("a plain path")];
+        all.extend(flags);
+        let output = self.exec_with(&all, command);
+        if !output.status.success() {
+            return Err(output);
+        }
+        let pid = fs::read_to_string(&pid_file).unwrap_or_else(|e| panic!("the pid file: {e}: {output:?}"));
+        assert!(pid.bytes().all(|byte| byte.is_ascii_digit()), "the pid file holds the number alone: {pid:?}");
+        Ok(Orphan::adopt(pid.parse().expect("a pid")))
+    }
+
     /// `kill` with a signal by name or number.
     pub fn kill(&self, signal: &str) -> Output {
         self.call("kill", &[], &[signal])
@@ -134,6 +149,41 @@ impl Drop for Container<'_> {
         {
             self.reap();
         }
+    }
+}
+
+/// A process in a container that the runtime left to us, as it leaves them to conmon or a shim. Someone must reap it as soon
+/// as it ends, or the end of the container's init hangs: the kernel waits for all processes of a pid namespace to be gone.
+pub struct Orphan {
+    pid: i32,
+    end: JoinHandle<Option<WaitStatus>>,
+}
+
+impl Orphan {
+    /// Takes charge of a process.
+    pub fn adopt(pid: i32) -> Orphan {
+        let end = std::thread::spawn(move || {
+            let pidfd = sys::pidfd_open(pid).ok()?;
+            while !wait::readable(pidfd.as_fd(), wait::deadline()) {}
+            waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED).ok()
+        });
+        Orphan { pid, end }
+    }
+
+    /// Its pid on the host.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Waits for its end; says how it ended, if it was ours to reap.
+    pub fn wait(self) -> Option<WaitStatus> {
+        self.end.join().expect("the thread that waits")
+    }
+}
+
+impl fmt::Debug for Orphan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} in a container", self.pid)
     }
 }
 

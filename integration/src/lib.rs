@@ -38,7 +38,8 @@
 //!   and every call of the runtime has a deadline ([`wait::deadline`]) after which it is killed and the test fails.
 //! - **Output of a container** goes to files, not pipes ([`Container::stdout`]), since a detached container outlives the call.
 //! - **The processes left behind.** The test process is a child subreaper, as conmon and the shims are, so that a detached
-//!   container's init becomes its child; it is reaped by pid, in [`Container::wait_exit`] and when the guard is dropped.
+//!   container's init becomes its child; it is reaped by pid, in [`Container::wait_exit`] and when the guard is dropped; a detached exec's
+//!   process by [`Orphan`], in time for the end of init, which waits for it.
 //! - **What busybox cannot tell** is told by `probe` (`src/bin/probe.rs`), which every root file system holds as `/bin/probe`.
 //! - **Skips.** [`skip!`] says what the machine lacks; `integration/test` counts them. A silent return is a bug in a test.
 
@@ -57,7 +58,7 @@ pub mod wait;
 
 pub use bundle::{Bundle, build_rootfs, default_config};
 pub use console::Console;
-pub use container::Container;
+pub use container::{Container, Orphan};
 pub use leaks::Leaks;
 pub use output::Output;
 pub use runtime::{Running, Runtime, probe_path, under_test};

@@ -5,3 +5,5 @@
 mod checkpoint;
 mod callers;
 mod harness;
+mod lifecycle;
+mod scale;
