@@ -2,8 +2,8 @@
 
 #![allow(clippy::disallowed_methods)]
 
-mod checkpoint;
 mod callers;
+mod checkpoint;
 mod harness;
 mod lifecycle;
 mod scale;
