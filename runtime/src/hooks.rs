@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::hooks::{Hook, Stage};
 use crate::sys::process::{self, Exit};
+use crate::sys::signals::unblock_in;
 
 /// How much of a hook's output is kept for the message of its failure.
 const TAIL: usize = 1024;
@@ -65,7 +66,8 @@ impl Failed {
 }
 
 fn one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<(), Failed> {
-    let mut child = Command::new(&hook.path)
+    let mut command = Command::new(&hook.path);
+    command
         .arg0(&hook.args[0])
         .args(&hook.args[1..])
         .env_clear()
@@ -73,9 +75,9 @@ fn one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<(), Failed> {
         .current_dir(cwd)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| Failed::System("execute", error))?;
+        .stderr(Stdio::piped());
+    unblock_in(&mut command);
+    let mut child = command.spawn().map_err(|error| Failed::System("execute", error))?;
     let end = watch(&mut child, state, hook.timeout);
     if end.is_err() {
         // Whatever went wrong, no hook may outlive the answer. It may have ended by itself.

@@ -21,5 +21,7 @@ pub mod parent;
 pub mod plan;
 pub mod procfs;
 pub mod rlimits;
+pub mod signals;
 pub mod spec;
 pub mod sys;
+pub mod terminal;

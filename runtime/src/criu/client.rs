@@ -12,7 +12,7 @@ use prost::Message;
 
 use super::rpc::{Features, Request, RequestType, Response};
 use crate::error::{Context, Error, Kind, Result};
-use crate::sys;
+use crate::sys::{self, signals::unblock_in};
 
 /// The longest answer: the longest there are quote one error line.
 const ANSWER: usize = 64 * 1024;
@@ -62,6 +62,7 @@ impl Conversation {
         for fd in handed() {
             set_inherited(fd, FdFlag::empty())?;
         }
+        unblock_in(&mut command);
         let started = command.spawn();
         for fd in handed() {
             set_inherited(fd, FdFlag::FD_CLOEXEC)?;

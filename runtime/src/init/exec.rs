@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn programs_are_found_as_execvp_finds_them() {
-        let dir = std::env::current_dir().unwrap().join(format!("../target-exec-{}", std::process::id()));
+        let dir = std::env::current_exe().unwrap().with_file_name(format!("exec-{}", std::process::id()));
         let (first, second) = (dir.join("first"), dir.join("second"));
         for (path, mode) in [(first.join("tool"), 0o644), (second.join("tool"), 0o755), (first.join("locked"), 0o600)] {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -2,9 +2,12 @@
 
 pub mod attributes;
 pub mod cgroup_mount;
+pub mod console;
 mod copy_up;
+pub mod credentials;
 pub mod cwd;
 pub mod devices;
+pub mod exec;
 mod filesystem;
 pub mod home;
 pub mod keyring;

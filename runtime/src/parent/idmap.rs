@@ -73,6 +73,7 @@ fn helper(program: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
     for map in maps {
         command.args([map.container.to_string(), map.host.to_string(), map.size.to_string()]);
     }
+    crate::sys::signals::unblock_in(&mut command);
     let output = command.output().map_err(|error| {
         let remedy = format!("{error}; install {program} (package uidmap) to map more than your own id");
         Error::caused(Kind::Unsupported, format!("run {program}"), remedy)

@@ -19,3 +19,22 @@ pub fn reset_all() {
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, 8) };
     }
 }
+
+/// SIGCHLD gets its default disposition: with SIG_IGN, which is inherited, ended children would vanish unseen (wait(2)).
+pub fn default_child_signal() {
+    let default = [0u64; ACTION / size_of::<u64>()];
+    let old = std::ptr::null_mut::<u64>();
+    // SAFETY: as in reset_all; this program sets no handler for SIGCHLD.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, libc::SIGCHLD, default.as_ptr(), old, 8) };
+}
+
+/// Lets `command` start with no signal blocked: the mask of a foreground `run`, which holds all signals back, is inherited.
+pub fn unblock_in(command: &mut std::process::Command) {
+    let unblock = || {
+        let empty = nix::sys::signal::SigSet::empty();
+        nix::sys::signal::sigprocmask(nix::sys::signal::SigmaskHow::SIG_SETMASK, Some(&empty), None)?;
+        Ok(())
+    };
+    // SAFETY: what runs between fork and exec is one system call on a value of its own stack: async-signal-safe.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, unblock) };
+}
