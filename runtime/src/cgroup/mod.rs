@@ -1,3 +1,287 @@
-//! The cgroups of a container: made from a plan, joined, read, changed, removed.
+//! The cgroups of a container: made from a plan, joined, frozen, killed, changed, removed.
+//!
+//! [`Cgroup`] is the one handle, over one directory in each version 1 hierarchy (`v1.rs`) or one in the unified hierarchy
+//! (`fs.rs`). It is made by [`Cgroup::create`] and found again by [`Cgroup::open`] from what state.json keeps. It must not
+//! know the specification: limits arrive as ordered writes.
+//!
+//! In state.json:
+//! ```text
+//! {"version": "v1", "made": true, "directories": [{"controllers": ["memory"], "path": "/sys/fs/cgroup/memory/c1"}, ...]}
+//! ```
+
+pub mod devices;
+mod enter;
+mod files;
+mod freezer;
+mod fs;
 pub mod layout;
-pub use layout::Layout;
+mod remove;
+mod signal;
+pub mod systemd;
+mod v1;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use oci_spec::runtime::LinuxResources;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::cgroup::{CgroupPlan, Limit, OnDenied, Privilege, Target, limits, no_controller};
+
+pub use self::enter::Entry;
+pub use self::layout::{Layout, Version};
+
+/// One directory of a container's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// The controllers of its hierarchy; none for the unified one.
+    pub controllers: Vec<String>,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// What state.json keeps of a container's cgroups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedCgroup {
+    version: SavedVersion,
+    /// Whether creation came so far that what is in the directories belongs to the container: until then nothing in them
+    /// may be signalled, for they may be those of another.
+    made: bool,
+    directories: Vec<Directory>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SavedVersion {
+    None,
+    V1,
+    V2,
+}
+
+/// The cgroups of a container.
+#[derive(Debug)]
+pub struct Cgroup {
+    saved: SavedCgroup,
+    /// The directory in the unified hierarchy, from its creation on.
+    unified: Option<OwnedFd>,
+}
+
+impl SavedCgroup {
+    /// What a plan will make.
+    pub(crate) fn planned(plan: &CgroupPlan) -> Self {
+        let (version, directories) = match &plan.target {
+            Target::None => (SavedVersion::None, Vec::new()),
+            Target::V1(places) => {
+                let directory = |place: &crate::plan::cgroup::Place| Directory {
+                    controllers: place.controllers.clone(),
+                    path: place.mount.join(&place.path),
+                };
+                (SavedVersion::V1, places.iter().map(directory).collect())
+            }
+            Target::V2(place) => {
+                let path = place.mount.join(&place.path);
+                (SavedVersion::V2, vec![Directory { controllers: Vec::new(), path }])
+            }
+        };
+        Self { version, made: false, directories }
+    }
+
+    /// The directories, one in each hierarchy.
+    pub fn directories(&self) -> &[Directory] {
+        &self.directories
+    }
+}
+
+impl Cgroup {
+    /// Makes the directories of a plan and writes its limits. Whatever it made is removed if it fails.
+    pub fn create(plan: &CgroupPlan) -> Result<Self> {
+        let mut saved = SavedCgroup::planned(plan);
+        let unified = match &plan.target {
+            Target::None => None,
+            Target::V1(places) => {
+                saved.directories = v1::create(places, plan)?;
+                None
+            }
+            Target::V2(place) => {
+                let made = fs::create(place, plan)?;
+                if made.is_none() {
+                    saved = SavedCgroup { version: SavedVersion::None, made: true, directories: Vec::new() };
+                }
+                made
+            }
+        };
+        saved.made = true;
+        Ok(Self { saved, unified })
+    }
+
+    /// The cgroups of a container that is there.
+    pub fn open(saved: &SavedCgroup) -> Result<Self> {
+        Ok(Self { saved: saved.clone(), unified: None })
+    }
+
+    /// What is to be kept in state.json.
+    pub fn saved(&self) -> SavedCgroup {
+        self.saved.clone()
+    }
+
+    /// Version 2: the directory that clone3(2) lets a new process start in. It is there after [`Cgroup::create`].
+    pub fn clone_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.unified.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The files into which a process writes `0` to join.
+    ///
+    /// On version 1 these are the `tasks` files: a thread that moves itself takes no lock of its thread group, and so
+    /// waits for no grace period of RCU, which joining by `cgroup.procs` costs once a hierarchy. The process must have no
+    /// other threads.
+    pub fn join_fds(&self) -> Result<Vec<OwnedFd>> {
+        self.saved.directories.iter().map(|directory| enter::open_join(self.saved.version, &directory.path)).collect()
+    }
+
+    /// Whether the container has a cgroup at all.
+    pub fn exists(&self) -> bool {
+        !self.saved.directories.is_empty()
+    }
+
+    /// The directory of a controller: its version 1 hierarchy, or the unified one.
+    pub fn directory(&self, controller: &str) -> Option<&Path> {
+        let directories = &self.saved.directories;
+        let found = match self.saved.version {
+            SavedVersion::None => None,
+            SavedVersion::V1 => directories.iter().find(|entry| entry.controllers.iter().any(|name| name == controller)),
+            SavedVersion::V2 => directories.first(),
+        };
+        found.map(|entry| entry.path.as_path())
+    }
+
+    /// Whether the container is in the unified hierarchy.
+    pub fn is_unified(&self) -> bool {
+        self.saved.version == SavedVersion::V2
+    }
+
+    /// The directory whose processes are the container's. Version 1 hierarchies may differ; the device controller is the
+    /// one that a container cannot leave.
+    fn members(&self) -> Option<&Path> {
+        let named = |name| self.directory(name);
+        named("devices").or_else(|| named("freezer")).or_else(|| self.saved.directories.first().map(|entry| &*entry.path))
+    }
+
+    /// The processes of the container, those of its own sub-cgroups too.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        match self.members() {
+            Some(directory) if self.saved.made => files::pids(directory),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// How often the kernel killed one of its processes for lack of memory.
+    pub fn oom_kill_count(&self) -> u64 {
+        let file = if self.is_unified() { "memory.events" } else { "memory.oom_control" };
+        let text = self.directory("memory").and_then(|directory| files::read(directory, file).ok());
+        text.and_then(|text| files::value(&text, "oom_kill")).unwrap_or(0)
+    }
+
+    /// The memory limit as text for a person, if one of the container's processes was killed because of it.
+    pub fn out_of_memory(&self) -> Option<String> {
+        let file = if self.is_unified() { "memory.max" } else { "memory.limit_in_bytes" };
+        let directory = self.directory("memory").filter(|_| self.oom_kill_count() > 0)?;
+        let limit = files::read(directory, file).ok()?;
+        Some(limit.trim().parse().map_or_else(|_| limit.trim().to_owned(), size))
+    }
+
+    /// Changes limits while the container runs: all of them, or none if one is refused.
+    pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        let version = match self.saved.version {
+            SavedVersion::None => Version::Missing,
+            SavedVersion::V1 => Version::V1,
+            SavedVersion::V2 => Version::V2,
+        };
+        let limits = limits(resources, version)?;
+        // What cannot be done is found before the first write.
+        let places: Vec<(&Path, &Limit)> = limits
+            .iter()
+            .map(|limit| match (self.directory(limit.controller), self.saved.version) {
+                (Some(directory), _) => Ok((directory, limit)),
+                (None, SavedVersion::None) => Err(Error::new(
+                    Kind::State,
+                    "the container has no cgroup, so its limits cannot be changed: create it with cgroups",
+                )),
+                (None, _) => Err(no_controller(limit)),
+            })
+            .collect::<Result<_>>()?;
+        let mut undo = files::Undo::default();
+        for (directory, limit) in places {
+            if let Err(error) = files::apply_noting(directory, &limit.writes, &mut undo) {
+                undo.run();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number of bytes for a person.
+fn size(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes >= 1 << 20 && bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
+        bytes if bytes >= 1 << 10 && bytes % (1 << 10) == 0 => format!("{} KiB", bytes >> 10),
+        bytes => format!("{bytes} bytes"),
+    }
+}
+
+/// What to do about a refused permission.
+enum Verdict {
+    /// Go on without.
+    GoWithout,
+    /// It is an error.
+    Fail(Error),
+}
+
+/// Decides about a refused permission: an ordinary user's container may go without a cgroup it did not ask for.
+fn judge(plan: &CgroupPlan, errno: Errno, error: Error) -> Verdict {
+    let denied = matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS);
+    if !denied || is_root(plan.privilege) {
+        return Verdict::Fail(error);
+    }
+    match plan.on_denied {
+        OnDenied::GoWithout => Verdict::GoWithout,
+        OnDenied::Fail => Verdict::Fail(error),
+        OnDenied::Explain => Verdict::Fail(Error::caused(
+            Kind::System,
+            error.to_string(),
+            "limits need a cgroup this user may write: delegate one (systemd-run --user -p Delegate=yes) and name it in \
+             linux.cgroupsPath, or leave the limits out",
+        )),
+    }
+}
+
+/// Whether the caller is root on the host. Asked only after a refusal.
+fn is_root(privilege: Privilege) -> bool {
+    match privilege {
+        Privilege::Root => true,
+        Privilege::Rootless => false,
+        Privilege::Auto => nix::unistd::geteuid().is_root() && !in_user_namespace(),
+    }
+}
+
+/// Whether this process is in a user namespace other than the host's: that one maps every id to itself.
+fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let mut fields = map.split_whitespace();
+    let identity = (fields.next(), fields.next(), fields.next()) == (Some("0"), Some("0"), Some("4294967295"));
+    !map.is_empty() && !identity
+}
+
+/// Opens a directory of the cgroup file system.
+fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())
+}
+
+#[cfg(test)]
+mod tests;

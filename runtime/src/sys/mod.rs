@@ -4,6 +4,7 @@
 //! `Errno`: the caller says what it was about.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod cred;
 pub mod fds;
 pub mod keyring;

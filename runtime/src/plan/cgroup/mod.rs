@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
+use crate::cgroup::SavedCgroup;
 use crate::cgroup::layout::{Layout, Version};
 use crate::error::{Error, Kind, Result};
 
@@ -33,11 +34,33 @@ pub enum Manager {
 
 /// Whether a refused permission may be put up with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rootless {
+pub enum Privilege {
     /// Root on the host: a refusal is an error.
-    No,
+    Root,
     /// An ordinary user: without limits and without a path of its own, a container goes without a cgroup.
-    Yes,
+    Rootless,
+    /// To be found out when something is refused: root of the initial user namespace, or not.
+    Auto,
+}
+
+impl From<crate::cli::Rootless> for Privilege {
+    fn from(rootless: crate::cli::Rootless) -> Self {
+        match rootless {
+            crate::cli::Rootless::Auto => Self::Auto,
+            crate::cli::Rootless::True => Self::Rootless,
+            crate::cli::Rootless::False => Self::Root,
+        }
+    }
+}
+
+impl From<crate::cli::CgroupManager> for Manager {
+    fn from(manager: crate::cli::CgroupManager) -> Self {
+        match manager {
+            crate::cli::CgroupManager::Cgroupfs => Self::Cgroupfs,
+            crate::cli::CgroupManager::Systemd => Self::Systemd,
+            crate::cli::CgroupManager::Disabled => Self::Disabled,
+        }
+    }
 }
 
 /// Everything that is to be done in cgroups for one container.
@@ -47,8 +70,10 @@ pub struct CgroupPlan {
     pub target: Target,
     /// Which devices the container may use.
     pub devices: devices::Access,
-    /// What a refused permission means.
+    /// What a refused permission means, if `privilege` puts up with one.
     pub on_denied: OnDenied,
+    /// Whether one is put up with.
+    pub privilege: Privilege,
 }
 
 /// The directories of a container.
@@ -125,7 +150,7 @@ pub enum Missing {
     Ignore,
 }
 
-/// What a refused permission means for the container.
+/// What a refused permission means for the container of an ordinary user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDenied {
     /// An error.
@@ -158,23 +183,30 @@ impl Write {
 impl CgroupPlan {
     /// The plan of a container without cgroups.
     fn nothing() -> Self {
-        Self { target: Target::None, devices: devices::Access::all(), on_denied: OnDenied::Fail }
+        let (devices, on_denied) = (devices::Access::all(), OnDenied::Fail);
+        Self { target: Target::None, devices, on_denied, privilege: Privilege::Root }
+    }
+
+    /// Whether the container's first process starts in its cgroup: then that must be made before.
+    pub fn clones_into(&self) -> bool {
+        matches!(self.target, Target::V2(_))
+    }
+
+    /// What is kept of the plan until its cgroups are made, so that what an interrupted creation left can be removed.
+    pub fn saved(&self) -> SavedCgroup {
+        SavedCgroup::planned(self)
     }
 }
 
 /// Lowers the cgroup part of a specification.
-pub fn lower(spec: &Spec, id: &str, manager: Manager, layout: &Layout, rootless: Rootless) -> Result<CgroupPlan> {
+pub fn lower(spec: &Spec, id: &str, manager: Manager, layout: &Layout, privilege: Privilege) -> Result<CgroupPlan> {
     let linux = spec.linux().as_ref();
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let given = linux.and_then(|linux| linux.cgroups_path().as_ref()).map(|path| path.as_path());
     let version = match manager {
         Manager::Cgroupfs => layout.version(),
         Manager::Disabled => Version::Missing,
-        Manager::Systemd => {
-            return Err(Error::unsupported(
-                "the systemd cgroup manager is not available: use --cgroup-manager cgroupfs, and a cgroupsPath that is a path",
-            ));
-        }
+        Manager::Systemd => return Err(crate::cgroup::systemd::unavailable()),
     };
     let limits = match resources {
         Some(resources) => limits(resources, version)?,
@@ -182,10 +214,10 @@ pub fn lower(spec: &Spec, id: &str, manager: Manager, layout: &Layout, rootless:
     };
     let devices = devices::lower(spec)?;
     let path = path::clean(given, id)?;
-    let on_denied = match (rootless, given.is_some_and(|path| !path.as_os_str().is_empty()), limits.is_empty()) {
-        (Rootless::No, ..) | (_, true, _) => OnDenied::Fail,
-        (Rootless::Yes, false, true) => OnDenied::GoWithout,
-        (Rootless::Yes, false, false) => OnDenied::Explain,
+    let on_denied = match (privilege, given.is_some_and(|path| !path.as_os_str().is_empty()), limits.is_empty()) {
+        (Privilege::Root, ..) | (_, true, _) => OnDenied::Fail,
+        (Privilege::Rootless | Privilege::Auto, false, true) => OnDenied::GoWithout,
+        (Privilege::Rootless | Privilege::Auto, false, false) => OnDenied::Explain,
     };
     let target = match (version, manager) {
         (Version::Missing, _) => match (limits.first(), manager, on_denied) {
@@ -205,7 +237,7 @@ pub fn lower(spec: &Spec, id: &str, manager: Manager, layout: &Layout, rootless:
         (Version::V1, _) => Target::V1(places(layout, &path, limits, on_denied)?),
         (Version::V2, _) => Target::V2(unified_place(spec, layout, &path, limits)?),
     };
-    Ok(CgroupPlan { target, devices, on_denied })
+    Ok(CgroupPlan { target, devices, on_denied, privilege })
 }
 
 /// One place in each version 1 hierarchy, each with the writes of its controllers.

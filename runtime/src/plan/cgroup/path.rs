@@ -39,6 +39,10 @@ pub(super) fn clean(given: Option<&std::path::Path>, id: &str) -> Result<Path> {
     }
     let clean = parts.join("/");
     match text.starts_with('/') {
+        // The processes of the host live there: what ends a container would end them.
+        true if clean.is_empty() => Err(Error::invalid(format!(
+            "linux.cgroupsPath {text:?} is the root of the cgroup hierarchies: name a cgroup below it"
+        ))),
         true => Ok(Path::Absolute(clean)),
         false if clean.is_empty() => Ok(Path::Relative(id.to_owned())),
         false => Ok(Path::Relative(clean)),

@@ -29,7 +29,7 @@ fn spec(linux: &str) -> Spec {
 }
 
 fn lower_in(layout: &Layout, linux: &str) -> Result<CgroupPlan> {
-    lower(&spec(linux), "c1", Manager::Cgroupfs, layout, Rootless::No)
+    lower(&spec(linux), "c1", Manager::Cgroupfs, layout, Privilege::Root)
 }
 
 /// `file=value` of each write, in order; on version 1 the hierarchy's order.
@@ -280,7 +280,6 @@ fn the_path_follows_the_rules_callers_rely_on() {
         (r#""/../../a/./b//c/../d""#, "a/b/d", "a/b/d"),
         (r#""../../a""#, "own/a", "user.slice/a"),
         (r#""..""#, "own/c1", "user.slice/c1"),
-        (r#""/""#, "", ""),
         (r#""system.slice:docker:c1""#, "own/system.slice:docker:c1", "user.slice/system.slice:docker:c1"),
     ] {
         let linux = format!(r#"{{"cgroupsPath": {given}}}"#);
@@ -289,6 +288,10 @@ fn the_path_follows_the_rules_callers_rely_on() {
         assert_eq!((place.path.as_str(), place.mount.to_str()), (memory, Some("/sys/fs/cgroup/memory")), "{given}");
         let Target::V2(place) = lower_in(&v2(), &linux).unwrap().target else { panic!("not version 2") };
         assert_eq!((place.path.as_str(), place.mount.to_str()), (unified, Some("/sys/fs/cgroup")), "{given}");
+    }
+    for given in ["/", "/..", "//./"] {
+        let error = lower_in(&v1(), &format!(r#"{{"cgroupsPath": "{given}"}}"#)).unwrap_err().to_string();
+        assert!(error.contains("root of the cgroup hierarchies"), "{error}");
     }
 }
 
@@ -303,21 +306,21 @@ fn every_hierarchy_is_joined_and_the_unified_one_of_a_hybrid_host_is_not() {
 fn the_manager_and_the_lack_of_rights_decide_what_is_made() {
     let limited = r#"{"resources": {"pids": {"limit": 5}}}"#;
     let empty = Layout::parse(b"0::/\n", b"");
-    let plan = |linux, manager, layout: &Layout, rootless| lower(&spec(linux), "c1", manager, layout, rootless);
-    let denied = |linux, rootless| plan(linux, Manager::Cgroupfs, &v1(), rootless).unwrap().on_denied;
-    assert_eq!(denied("{}", Rootless::No), OnDenied::Fail);
-    assert_eq!(denied("{}", Rootless::Yes), OnDenied::GoWithout);
-    assert_eq!(denied(limited, Rootless::Yes), OnDenied::Explain);
-    assert_eq!(denied(r#"{"cgroupsPath": "/x"}"#, Rootless::Yes), OnDenied::Fail);
+    let plan = |linux, manager, layout: &Layout, privilege| lower(&spec(linux), "c1", manager, layout, privilege);
+    let denied = |linux, privilege| plan(linux, Manager::Cgroupfs, &v1(), privilege).unwrap().on_denied;
+    assert_eq!(denied("{}", Privilege::Root), OnDenied::Fail);
+    assert_eq!(denied("{}", Privilege::Rootless), OnDenied::GoWithout);
+    assert_eq!(denied(limited, Privilege::Rootless), OnDenied::Explain);
+    assert_eq!(denied(r#"{"cgroupsPath": "/x"}"#, Privilege::Rootless), OnDenied::Fail);
 
-    assert_eq!(plan("{}", Manager::Disabled, &v1(), Rootless::No).unwrap().target, Target::None);
-    assert_eq!(plan("{}", Manager::Cgroupfs, &empty, Rootless::Yes).unwrap().target, Target::None);
+    assert_eq!(plan("{}", Manager::Disabled, &v1(), Privilege::Root).unwrap().target, Target::None);
+    assert_eq!(plan("{}", Manager::Cgroupfs, &empty, Privilege::Rootless).unwrap().target, Target::None);
     for (linux, manager, layout, part) in [
         (limited, Manager::Disabled, &v1(), "pids.limit cannot be applied with --cgroup-manager disabled"),
         ("{}", Manager::Cgroupfs, &empty, "no cgroup hierarchy is mounted"),
         ("{}", Manager::Systemd, &v2(), "systemd cgroup manager is not available"),
     ] {
-        let error = plan(linux, manager, layout, Rootless::No).unwrap_err().to_string();
+        let error = plan(linux, manager, layout, Privilege::Root).unwrap_err().to_string();
         assert!(error.contains(part), "{error} does not say {part}");
     }
 }

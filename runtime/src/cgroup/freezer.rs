@@ -1,0 +1,120 @@
+//! Stopping all processes of a container at once, and letting them go on.
+//!
+//! Version 2 tells by an event on `cgroup.events` when all have stopped. Version 1 tells nothing and may fail while
+//! processes fork: there the order is repeated, with growing pauses.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Cgroup, files};
+use crate::error::{Context, Error, Kind, Result};
+
+/// How long processes may take to stop; one in an uninterruptible system call takes as long as that.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest pause between two looks.
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+impl Cgroup {
+    /// Stops all processes; returns when they have stopped. If they do not, they are let go again.
+    pub fn freeze(&self) -> Result<()> {
+        let directory = self.freezer()?;
+        let frozen = match self.is_unified() {
+            true => freeze_v2(directory),
+            false => freeze_v1(directory),
+        };
+        frozen.inspect_err(|_| {
+            // Half frozen is worse than not frozen.
+            let _ = self.thaw();
+        })
+    }
+
+    /// Lets all processes go on.
+    pub fn thaw(&self) -> Result<()> {
+        let directory = self.freezer()?;
+        let (file, value) = if self.is_unified() { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
+        files::write(directory, file, value).on("thaw the cgroup", directory.display())
+    }
+
+    /// Whether its processes were stopped. What lies in a frozen cgroup of somebody else does not count.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let Ok(directory) = self.freezer() else { return Ok(false) };
+        let file = if self.is_unified() { "cgroup.freeze" } else { "freezer.self_freezing" };
+        match files::read(directory, file) {
+            Ok(state) => Ok(state.trim() == "1"),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(errno) => Err(errno).on("read whether frozen is the cgroup", directory.display()),
+        }
+    }
+
+    fn freezer(&self) -> Result<&Path> {
+        self.directory("freezer").ok_or_else(|| {
+            Error::new(
+                Kind::Unsupported,
+                "the container has no freezer cgroup, so it cannot be paused: create it with cgroups",
+            )
+        })
+    }
+}
+
+fn freeze_v2(directory: &Path) -> Result<()> {
+    // Opened before the order is given, so that the event of its end is not missed.
+    let events = File::open(directory.join("cgroup.events")).on("open cgroup.events of", directory.display())?;
+    files::write(directory, "cgroup.freeze", "1").on("freeze the cgroup", directory.display())?;
+    let give_up = Instant::now() + PATIENCE;
+    while files::read(directory, "cgroup.events").is_ok_and(|text| files::value(&text, "frozen") == Some(0)) {
+        if !wait_for_event(&events, give_up)? {
+            return Err(not_frozen(directory));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the file of a cgroup changes; `false` when the time is over.
+pub(super) fn wait_for_event(file: &File, give_up: Instant) -> Result<bool> {
+    let left = give_up.saturating_duration_since(Instant::now());
+    let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+    let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
+    match poll(&mut fds, left) {
+        Ok(0) => Ok(false),
+        Ok(_) | Err(Errno::EINTR) => Ok(true),
+        Err(errno) => Err(errno).on("wait for", "an event of a cgroup"),
+    }
+}
+
+fn freeze_v1(directory: &Path) -> Result<()> {
+    let give_up = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_micros(10);
+    for attempt in 1_u32.. {
+        files::write(directory, "freezer.state", "FROZEN").on("freeze the cgroup", directory.display())?;
+        let state = files::read(directory, "freezer.state").on("freeze the cgroup", directory.display())?;
+        if state.trim() == "FROZEN" {
+            return Ok(());
+        }
+        if Instant::now() > give_up {
+            return Err(not_frozen(directory));
+        }
+        // A process that came in while the others stopped may hold the whole up for ever; letting all go for a moment helps.
+        if attempt.is_multiple_of(50) {
+            files::write(directory, "freezer.state", "THAWED").on("thaw the cgroup", directory.display())?;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    Ok(())
+}
+
+fn not_frozen(directory: &Path) -> Error {
+    Error::new(
+        Kind::System,
+        format!(
+            "freeze the cgroup {}: not all processes have stopped within {} s (one may wait for a device or a file server)",
+            directory.display(),
+            PATIENCE.as_secs()
+        ),
+    )
+}
