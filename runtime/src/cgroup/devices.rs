@@ -27,7 +27,8 @@ pub(super) fn write_v1(directory: &Path, origin: Origin, access: &Access) -> Res
     let changes = match origin {
         Origin::Fresh => access.changes(),
         Origin::Found => {
-            let failed = |errno| (Error::sys(format!("read the device rules of {}", directory.display()), errno), errno);
+            let failed =
+                |errno| (Error::sys(format!("read the device rules of {}", directory.display()), errno), errno);
             let list = files::read(directory, "devices.list").map_err(failed)?;
             let now = Access::from_list(&list).ok_or_else(|| failed(Errno::EILSEQ))?;
             access.changes_from(&now)
@@ -98,7 +99,9 @@ fn load(program: &[bpf::Instruction]) -> Result<OwnedFd, Errno> {
     // Before 5.11 a program counts as locked memory. The limit is put back: the container inherits ours.
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) else { return Err(refused) };
     let most = nix::sys::resource::RLIM_INFINITY;
-    if setrlimit(Resource::RLIMIT_MEMLOCK, most, most).is_err() && setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard).is_err() {
+    if setrlimit(Resource::RLIMIT_MEMLOCK, most, most).is_err()
+        && setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard).is_err()
+    {
         return Err(refused);
     }
     let loaded = load_device_program(program, NAME);

@@ -53,7 +53,8 @@ impl Cgroup {
                 }
                 Some(controllers) => {
                     for controller in controllers.split(',') {
-                        self.place(controller, &path, &mut paths, &named).map_err(|error| error.within(format!("--cgroup {sub}")))?;
+                        self.place(controller, &path, &mut paths, &named)
+                            .map_err(|error| error.within(format!("--cgroup {sub}")))?;
                         named.push(controller);
                     }
                 }
@@ -65,10 +66,14 @@ impl Cgroup {
     /// Puts `path` below the directory of a controller.
     fn place(&self, controller: &str, path: &Path, paths: &mut [PathBuf], named: &[&str]) -> Result<()> {
         let index = self.saved.directories.iter().position(|directory| {
-            directory.controllers.iter().any(|name| name == controller || name.strip_prefix("name=") == Some(controller))
+            directory
+                .controllers
+                .iter()
+                .any(|name| name == controller || name.strip_prefix("name=") == Some(controller))
         });
         let base = index.and_then(|index| paths.get_mut(index));
-        let base = base.ok_or_else(|| Error::invalid(format!("the container has no cgroup of the controller {controller:?}")))?;
+        let base = base
+            .ok_or_else(|| Error::invalid(format!("the container has no cgroup of the controller {controller:?}")))?;
         if named.contains(&controller) {
             return Err(Error::invalid(format!("the controller {controller:?} is named twice")));
         }
@@ -86,7 +91,8 @@ impl Cgroup {
             }
             _ => error,
         };
-        let join = paths.iter().map(|path| open_join(self.saved.version, path)).collect::<Result<_>>().map_err(explain)?;
+        let join =
+            paths.iter().map(|path| open_join(self.saved.version, path)).collect::<Result<_>>().map_err(explain)?;
         let clone = match paths.first().filter(|_| self.is_unified()) {
             Some(path) => Some(open_directory(path).on("open the cgroup", path.display()).map_err(explain)?),
             None => None,

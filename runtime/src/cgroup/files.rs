@@ -175,7 +175,10 @@ fn check_usage(directory: &Path, entry: &Write) -> Result<()> {
     match usage {
         Some(usage) if usage >= limit => Err(Error::new(
             Kind::State,
-            format!("{} {limit} is not above what is in use now, {usage}, and checkBeforeUpdate is set: nothing was changed", entry.field),
+            format!(
+                "{} {limit} is not above what is in use now, {usage}, and checkBeforeUpdate is set: nothing was changed",
+                entry.field
+            ),
         )),
         _ => Ok(()),
     }
@@ -192,13 +195,19 @@ pub(super) fn explain(directory: &Path, entry: &Write, errno: Errno) -> Error {
             let (usage, peak) = (number("memory.usage_in_bytes"), number("memory.max_usage_in_bytes"));
             Some(format!("more is in use than could be freed (usage {usage}, peak {peak}): give a higher limit"))
         }
-        (Errno::EINVAL | Errno::ENODEV | Errno::EACCES | Errno::ERANGE | Errno::ENOSPC, "cpuset.cpus" | "cpuset.mems") => {
+        (
+            Errno::EINVAL | Errno::ENODEV | Errno::EACCES | Errno::ERANGE | Errno::ENOSPC,
+            "cpuset.cpus" | "cpuset.mems",
+        ) => {
             let parent = directory.parent().unwrap_or(directory);
             let effective = format!("{}.effective", file);
             let there = read(parent, &effective).or_else(|_| read(parent, file)).unwrap_or_default();
-            (!there.trim().is_empty()).then(|| format!("its parent cgroup has only {}: choose from these", there.trim()))
+            (!there.trim().is_empty())
+                .then(|| format!("its parent cgroup has only {}: choose from these", there.trim()))
         }
-        (Errno::EINVAL, "cpu.weight") => Some("the cgroup runs only when the CPU is idle: set cpu.idle to 0 too".to_owned()),
+        (Errno::EINVAL, "cpu.weight") => {
+            Some("the cgroup runs only when the CPU is idle: set cpu.idle to 0 too".to_owned())
+        }
         (Errno::EINVAL, "cpu.cfs_quota_us" | "cpu.cfs_period_us" | "cpu.max") => {
             Some("the kernel refuses it, for it exceeds the limit of a parent cgroup or is out of range".to_owned())
         }

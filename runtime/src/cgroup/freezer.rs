@@ -102,6 +102,7 @@ fn freeze_v1(directory: &Path) -> Result<()> {
         if attempt.is_multiple_of(50) {
             files::write(directory, "freezer.state", "THAWED").on("thaw the cgroup", directory.display())?;
         }
+        #[allow(clippy::disallowed_methods, reason = "version 1 tells of no change of this state")]
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

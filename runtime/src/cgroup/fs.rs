@@ -90,7 +90,9 @@ fn check_type(path: &Path, place: &UnifiedPlace) -> Result<()> {
                 kind.trim()
             ),
         )),
-        ("domain invalid", None) => files::write(path, "cgroup.type", "threaded").on("make threaded the cgroup", path.display()),
+        ("domain invalid", None) => {
+            files::write(path, "cgroup.type", "threaded").on("make threaded the cgroup", path.display())
+        }
         _ => Ok(()),
     }
 }

@@ -28,7 +28,7 @@ use nix::fcntl::OFlag;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::plan::cgroup::{CgroupPlan, Limit, OnDenied, Privilege, Target, limits, no_controller};
 
 pub use self::enter::Entry;
@@ -153,7 +153,9 @@ impl Cgroup {
         let directories = &self.saved.directories;
         let found = match self.saved.version {
             SavedVersion::None => None,
-            SavedVersion::V1 => directories.iter().find(|entry| entry.controllers.iter().any(|name| name == controller)),
+            SavedVersion::V1 => {
+                directories.iter().find(|entry| entry.controllers.iter().any(|name| name == controller))
+            }
             SavedVersion::V2 => directories.first(),
         };
         found.map(|entry| entry.path.as_path())
@@ -168,7 +170,9 @@ impl Cgroup {
     /// one that a container cannot leave.
     fn members(&self) -> Option<&Path> {
         let named = |name| self.directory(name);
-        named("devices").or_else(|| named("freezer")).or_else(|| self.saved.directories.first().map(|entry| &*entry.path))
+        named("devices")
+            .or_else(|| named("freezer"))
+            .or_else(|| self.saved.directories.first().map(|entry| &*entry.path))
     }
 
     /// The processes of the container, those of its own sub-cgroups too.

@@ -1,17 +1,22 @@
 //! Removing a container's cgroups, with those the container has made below them.
 //!
 //! A directory goes only when its last process is gone, and a process that was killed takes a moment. Version 2 tells that
-//! moment by an event; version 1 does not, and is asked again after growing pauses.
+//! moment by an event; on version 1 the end
+//! of a process listed there is waited for, and a growing pause where none is.
 
 use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 
 use super::freezer::wait_for_event;
 use super::{Cgroup, files};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys::process::pidfd_open;
 
 /// How long processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -68,10 +73,23 @@ fn remove(path: &Path, unified: bool) -> Result<()> {
         match &events {
             Some(events) if populated(path) => drop(wait_for_event(events, give_up)?),
             _ => {
-                std::thread::sleep(pause);
+                let first = files::pids(path)?.first().and_then(|&pid| pidfd_open(pid).ok());
+                wait_for_exit(first, pause)?;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
+    }
+}
+
+/// Waits until a process ends. One that has left the list of processes may still keep the directory for a moment, of which
+/// no event tells: then, and at most, it is a pause.
+fn wait_for_exit(process: Option<OwnedFd>, pause: Duration) -> Result<()> {
+    let mut fds: Vec<PollFd<'_>> =
+        process.iter().map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)).collect();
+    let pause = if fds.is_empty() { pause } else { LONGEST_PAUSE };
+    match ppoll(&mut fds, Some(TimeSpec::from_duration(pause)), None) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno).on("wait for", "the end of a process"),
     }
 }
 

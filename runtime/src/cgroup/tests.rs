@@ -1,0 +1,657 @@
+//! On this host's own hierarchies, in cgroups of this test alone: what the kernel takes, keeps and enforces.
+//!
+//! The version 1 tests need the version 1 hierarchies, the version 2 tests any unified mount (a hybrid host's too), and all
+//! need the right to write there. What only a full version 2 host can show is tested as files in a directory that stands
+//! for a cgroup.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use oci_spec::runtime::Spec;
+
+use super::*;
+use crate::plan::cgroup::{Manager, Missing, Refused, UnifiedPlace, Write, devices::Access, lower};
+
+/// A name no other test uses.
+fn unique() -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    format!("tare-unit-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn spec(linux: &str) -> Spec {
+    serde_json::from_str(&format!(r#"{{"ociVersion": "1.3.0", "linux": {linux}}}"#)).unwrap()
+}
+
+/// The layout, if its version 1 hierarchies can be written.
+fn v1_host(test: &str) -> Option<Layout> {
+    let layout = Layout::detect().unwrap();
+    let writable = layout.version() == Version::V1 && nix::unistd::geteuid().is_root();
+    if !writable {
+        eprintln!("skipped: {test}: needs root and version 1 hierarchies");
+    }
+    writable.then_some(layout)
+}
+
+/// The unified hierarchy, if it can be written; on a hybrid host as if it were alone.
+fn v2_host(test: &str) -> Option<Layout> {
+    let layout = Layout::detect().unwrap();
+    match layout.v2.filter(|_| nix::unistd::geteuid().is_root()) {
+        Some(unified) => Some(Layout { v1: Vec::new(), v2: Some(unified) }),
+        None => {
+            eprintln!("skipped: {test}: needs root and a unified hierarchy");
+            None
+        }
+    }
+}
+
+fn is_there(path: &Path) -> bool {
+    path.try_exists().unwrap()
+}
+
+/// A cgroup below the mount points that is removed at the end, whatever happens.
+struct Area {
+    name: String,
+    layout: Layout,
+    cgroup: Option<Cgroup>,
+    children: Vec<Child>,
+}
+
+impl Area {
+    fn new(layout: Layout) -> Self {
+        Self { name: unique(), layout, cgroup: None, children: Vec::new() }
+    }
+
+    fn create(&mut self, resources: &str) -> Result<&Cgroup> {
+        let linux = format!(r#"{{"cgroupsPath": "/{}", "resources": {resources}}}"#, self.name);
+        let plan = lower(&spec(&linux), "c1", Manager::Cgroupfs, &self.layout, Privilege::Root)?;
+        Ok(self.cgroup.insert(Cgroup::create(&plan)?))
+    }
+
+    fn cgroup(&self) -> &Cgroup {
+        self.cgroup.as_ref().unwrap()
+    }
+
+    /// The directory of a controller.
+    fn at(&self, controller: &str) -> PathBuf {
+        self.cgroup().directory(controller).unwrap().to_owned()
+    }
+
+    fn read(&self, controller: &str, file: &str) -> String {
+        files::read(&self.at(controller), file).unwrap().trim().to_owned()
+    }
+
+    /// A process that joined the way init does, then runs `script`; it waits for its input to end before the script.
+    fn spawn(&mut self, script: &str) -> u32 {
+        let join = self.cgroup().entry(&[]).unwrap().join;
+        let files: Vec<String> = join
+            .iter()
+            .map(|fd| format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(fd)))
+            .collect();
+        let joins: String = files.iter().map(|file| format!("echo 0 > {file}; ")).collect();
+        let child = Command::new("/bin/sh")
+            .args(["-c", &format!("{joins} echo joined; read go; {script}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        self.children.push(child);
+        self.hear();
+        pid
+    }
+
+    /// Waits for a line of seven bytes.
+    fn hear(&mut self) {
+        let mut told = [0_u8; 7];
+        std::io::Read::read_exact(self.children.last_mut().unwrap().stdout.as_mut().unwrap(), &mut told).unwrap();
+    }
+
+    fn go(&mut self) {
+        self.children.last_mut().unwrap().stdin.take().unwrap().write_all(b"go\n").unwrap();
+    }
+
+    fn wait(&mut self) -> std::process::ExitStatus {
+        self.children.last_mut().unwrap().wait().unwrap()
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.kill_all();
+            for child in &mut self.children {
+                let _ = child.wait();
+            }
+            let destroyed = cgroup.destroy();
+            if !std::thread::panicking() {
+                destroyed.unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn each_limit_arrives_on_version_1() {
+    let Some(layout) = v1_host("each_limit_arrives_on_version_1") else { return };
+    let mut area = Area::new(layout);
+    area.create(
+        r#"{"pids": {"limit": 17}, "cpu": {"shares": 512, "quota": 20000, "period": 50000, "burst": 10000, "cpus": "0", "mems": "0"},
+            "memory": {"limit": 33554432, "reservation": 16777216, "swappiness": 10}}"#,
+    )
+    .unwrap();
+    for (controller, file, expected) in [
+        ("pids", "pids.max", "17"),
+        ("cpu", "cpu.shares", "512"),
+        ("cpu", "cpu.cfs_quota_us", "20000"),
+        ("cpu", "cpu.cfs_period_us", "50000"),
+        ("cpu", "cpu.cfs_burst_us", "10000"),
+        ("cpuset", "cpuset.cpus", "0"),
+        ("cpuset", "cpuset.mems", "0"),
+        ("memory", "memory.limit_in_bytes", "33554432"),
+        ("memory", "memory.soft_limit_in_bytes", "16777216"),
+        ("memory", "memory.swappiness", "10"),
+    ] {
+        assert_eq!(area.read(controller, file), expected, "{file}");
+    }
+    let list = area.read("devices", "devices.list");
+    assert_eq!(
+        Access::from_list(&list),
+        Some(lower(&spec("{}"), "c", Manager::Cgroupfs, &area.layout, Privilege::Root).unwrap().devices),
+        "{list}"
+    );
+}
+
+#[test]
+fn a_cpuset_below_new_parents_has_what_they_have() {
+    let Some(layout) = v1_host("a_cpuset_below_new_parents_has_what_they_have") else { return };
+    let base = unique();
+    let mut area = Area::new(layout);
+    area.name = format!("{base}/a/b");
+    area.create("{}").unwrap();
+    let mount = &area.layout.hierarchy("cpuset").unwrap().mount;
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let top = files::read(mount, file).unwrap();
+        assert_eq!(area.read("cpuset", file), top.trim());
+    }
+    let mounts: Vec<PathBuf> = area.layout.v1.iter().map(|hierarchy| hierarchy.mount.clone()).collect();
+    drop(area);
+    for mount in mounts {
+        std::fs::remove_dir(mount.join(&base).join("a")).unwrap();
+        std::fs::remove_dir(mount.join(&base)).unwrap();
+    }
+}
+
+#[test]
+fn a_process_joins_every_hierarchy_by_writing_zero() {
+    let Some(layout) = v1_host("a_process_joins_every_hierarchy_by_writing_zero") else { return };
+    let mut area = Area::new(layout);
+    area.create("{}").unwrap();
+    let pid = area.spawn(":");
+    let membership = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    for hierarchy in &area.layout.v1 {
+        let line = membership.lines().find(|line| line.contains(&format!(":{}:", hierarchy.controllers.join(","))));
+        assert!(line.is_some_and(|line| line.ends_with(&format!(":/{}", area.name))), "{membership}");
+    }
+    // A hybrid host's unified hierarchy is left as it is.
+    assert!(membership.lines().all(|line| !line.starts_with("0::") || !line.contains(&area.name)), "{membership}");
+    assert_eq!(area.cgroup().pids().unwrap(), [i32::try_from(pid).unwrap()]);
+}
+
+#[test]
+fn limits_bind_on_version_1() {
+    let Some(layout) = v1_host("limits_bind_on_version_1") else { return };
+    let mut area = Area::new(layout);
+    area.create(r#"{"pids": {"limit": 1}, "memory": {"limit": 8388608}, "cpu": {"cpus": "0"}}"#).unwrap();
+    let pid = area.spawn("/bin/true; exit 7");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
+    area.go();
+    // The shell cannot fork: pids.max counts it already.
+    assert!(!area.wait().success());
+    assert!(files::value(&area.read("pids", "pids.events"), "max").unwrap_or(0) > 0);
+
+    area.cgroup().apply(&serde_json::from_str(r#"{"pids": {"limit": 100}}"#).unwrap()).unwrap();
+    assert_eq!(area.read("pids", "pids.max"), "100");
+    assert_eq!(area.cgroup().out_of_memory(), None);
+    area.spawn("exec head -c 100m /dev/zero | tail");
+    area.go();
+    assert!(!area.wait().success() || area.cgroup().oom_kill_count() > 0);
+    assert!(area.cgroup().oom_kill_count() > 0);
+    assert_eq!(area.cgroup().out_of_memory().as_deref(), Some("8 MiB"));
+}
+
+#[test]
+fn a_device_that_is_not_allowed_is_refused_on_version_1() {
+    let Some(layout) = v1_host("a_device_that_is_not_allowed_is_refused_on_version_1") else { return };
+    let mut area = Area::new(layout);
+    area.create(r#"{"devices": [{"allow": false, "access": "rwm"}]}"#).unwrap();
+    area.spawn("head -c 1 /dev/zero && ! head -c 1 /dev/kmsg && ! (echo > /dev/kmsg)");
+    area.go();
+    assert!(area.wait().success());
+}
+
+#[test]
+fn a_container_is_frozen_and_thawed_and_killed() {
+    let v1 = v1_host("a_container_is_frozen_and_thawed_and_killed (version 1)");
+    let v2 = v2_host("a_container_is_frozen_and_thawed_and_killed (version 2)");
+    for layout in v1.into_iter().chain(v2) {
+        let mut area = Area::new(layout);
+        area.create("{}").unwrap();
+        assert!(!area.cgroup().is_frozen().unwrap());
+        area.spawn("while :; do /bin/true; done");
+        area.go();
+        area.cgroup().freeze().unwrap();
+        assert!(area.cgroup().is_frozen().unwrap());
+        // Found again from what is kept.
+        let again = Cgroup::open(&area.cgroup().saved()).unwrap();
+        assert!(again.is_frozen().unwrap());
+        again.thaw().unwrap();
+        assert!(!area.cgroup().is_frozen().unwrap());
+        again.freeze().unwrap();
+        again.kill_all().unwrap();
+        assert!(!area.wait().success());
+        assert!(!again.is_frozen().unwrap() || again.is_unified());
+    }
+}
+
+#[test]
+fn a_fork_bomb_is_killed() {
+    let v1 = v1_host("a_fork_bomb_is_killed (version 1)");
+    let v2 = v2_host("a_fork_bomb_is_killed (version 2)");
+    for layout in v1.into_iter().chain(v2) {
+        let mut area = Area::new(layout);
+        let resources = if area.layout.v1.is_empty() { "{}" } else { r#"{"pids": {"limit": 64}}"# };
+        area.create(resources).unwrap();
+        // Each of a few shells leaves a successor and ends.
+        area.spawn("f() { f & }; for i in 1 2 3 4; do f & done");
+        area.go();
+        area.wait();
+        area.cgroup().kill_all().unwrap();
+        area.cgroup().destroy().unwrap();
+        assert!(area.cgroup().saved().directories().iter().all(|directory| !is_there(&directory.path)));
+    }
+}
+
+#[test]
+fn a_signal_reaches_every_process() {
+    let Some(layout) = v1_host("a_signal_reaches_every_process") else { return };
+    let mut area = Area::new(layout);
+    area.create("{}").unwrap();
+    area.spawn("trap 'exit 42' USR1; echo ready.; while :; do sleep 1; done");
+    area.go();
+    area.hear();
+    area.cgroup().signal_all(nix::libc::SIGUSR1).unwrap();
+    assert_eq!(area.wait().code(), Some(42));
+}
+
+#[test]
+fn removal_takes_what_the_container_made_below() {
+    let v1 = v1_host("removal_takes_what_the_container_made_below (version 1)");
+    let v2 = v2_host("removal_takes_what_the_container_made_below (version 2)");
+    for layout in v1.into_iter().chain(v2) {
+        let mut area = Area::new(layout);
+        area.create("{}").unwrap();
+        for directory in area.cgroup().saved().directories() {
+            std::fs::create_dir_all(directory.path.join("own/sub")).unwrap();
+        }
+        // A process that is dying while its cgroup is removed.
+        area.spawn("sleep 1000");
+        area.go();
+        area.cgroup().kill_all().unwrap();
+        area.cgroup().destroy().unwrap();
+        for directory in area.cgroup().saved().directories() {
+            assert!(!is_there(&directory.path), "{directory:?}");
+        }
+        area.cgroup().destroy().unwrap();
+        assert_eq!(area.cgroup().pids().unwrap(), [0; 0]);
+        assert!(!area.cgroup().is_frozen().unwrap());
+        area.cgroup().kill_all().unwrap();
+    }
+}
+
+#[test]
+fn a_failed_creation_leaves_nothing() {
+    let Some(layout) = v1_host("a_failed_creation_leaves_nothing") else { return };
+    let mut area = Area::new(layout);
+    area.name = format!("{}/a/b", area.name);
+    let error = area.create(r#"{"cpu": {"cpus": "0,4000"}}"#).unwrap_err().to_string();
+    assert!(
+        error.contains("linux.resources.cpu.cpus to 0,4000") && error.contains("its parent cgroup has only"),
+        "{error}"
+    );
+    let base = area.name.split('/').next().unwrap_or_default();
+    for hierarchy in &area.layout.v1 {
+        assert!(!is_there(&hierarchy.mount.join(base)));
+    }
+}
+
+#[test]
+fn a_cgroup_of_somebody_else_is_refused_and_left_alone() {
+    let v1 = v1_host("a_cgroup_of_somebody_else_is_refused_and_left_alone (version 1)");
+    let v2 = v2_host("a_cgroup_of_somebody_else_is_refused_and_left_alone (version 2)");
+    for layout in v1.into_iter().chain(v2) {
+        let mut area = Area::new(layout);
+        area.create("{}").unwrap();
+        area.spawn(":");
+        let linux = format!(r#"{{"cgroupsPath": "/{}"}}"#, area.name);
+        let plan = lower(&spec(&linux), "c2", Manager::Cgroupfs, &area.layout, Privilege::Root).unwrap();
+        let error = Cgroup::create(&plan).unwrap_err();
+        assert_eq!(error.kind(), Kind::Exists, "{error}");
+        assert!(error.to_string().contains("is not empty: it holds 1 process(es)"), "{error}");
+        // What is kept of the attempt ends neither the processes nor the directories of the other.
+        let attempt = Cgroup::open(&plan.saved()).unwrap();
+        attempt.kill_all().unwrap();
+        attempt.signal_all(nix::libc::SIGTERM).unwrap_or_default();
+        attempt.destroy().unwrap();
+        assert_eq!(area.cgroup().pids().unwrap().len(), 1);
+        area.go();
+        assert!(area.wait().success());
+
+        area.cgroup().freeze().unwrap();
+        let error = Cgroup::create(&plan).unwrap_err().to_string();
+        assert!(error.contains("is frozen"), "{error}");
+        area.cgroup().thaw().unwrap();
+        // Empty, it is taken.
+        Cgroup::create(&plan).unwrap();
+    }
+}
+
+#[test]
+fn device_rules_of_a_cgroup_with_children_change_without_a_reset() {
+    let Some(layout) = v1_host("device_rules_of_a_cgroup_with_children_change_without_a_reset") else { return };
+    let mut area = Area::new(layout);
+    area.create("{}").unwrap();
+    std::fs::create_dir(area.at("devices").join("child")).unwrap();
+    area.create(r#"{"devices": [{"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}]}"#).unwrap();
+    assert!(area.read("devices", "devices.list").lines().any(|line| line == "c 1:11 r"));
+    let error = area.create(r#"{"devices": [{"allow": true, "access": "rwm"}]}"#).unwrap_err().to_string();
+    assert!(error.contains("the cgroup has children"), "{error}");
+}
+
+#[test]
+fn sub_cgroups_are_entered_by_path_or_by_controller() {
+    let Some(layout) = v1_host("sub_cgroups_are_entered_by_path_or_by_controller") else { return };
+    let mut area = Area::new(layout);
+    let name = area.name.clone();
+    area.create("{}").unwrap();
+    for directory in area.cgroup().saved().directories() {
+        std::fs::create_dir(directory.path.join("sub")).unwrap();
+    }
+    let links = |entry: Entry| -> Vec<String> {
+        let link = |fd: &OwnedFd| {
+            std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(fd))).unwrap()
+        };
+        entry.join.iter().map(|fd| link(fd).display().to_string()).collect()
+    };
+    let all = links(area.cgroup().entry(&["sub".to_owned()]).unwrap());
+    assert!(all.iter().all(|link| link.ends_with(&format!("{name}/sub/tasks"))), "{all:?}");
+    let some = links(area.cgroup().entry(&["memory,systemd:/sub".to_owned(), "pids:sub/../sub".to_owned()]).unwrap());
+    assert_eq!(some.iter().filter(|link| link.ends_with("/sub/tasks")).count(), 3, "{some:?}");
+    for (subs, part) in [
+        (&["../x"][..], "leads out of"),
+        (&["gone"], "no such sub-cgroup"),
+        (&["nothing:sub"], "no cgroup of the controller \"nothing\""),
+        (&["pids:sub", "pids:sub"], "named twice"),
+        (&["sub", "pids:sub"], "cannot be given with others"),
+    ] {
+        let subs: Vec<String> = subs.iter().map(|&sub| sub.to_owned()).collect();
+        let error = area.cgroup().entry(&subs).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn an_update_is_done_whole_or_not_at_all() {
+    let Some(layout) = v1_host("an_update_is_done_whole_or_not_at_all") else { return };
+    let mut area = Area::new(layout);
+    area.create(r#"{"pids": {"limit": 17}, "memory": {"limit": 33554432}}"#).unwrap();
+    let update = |area: &Area, text: &str| area.cgroup().apply(&serde_json::from_str(text).unwrap());
+    let error = update(&area, r#"{"pids": {"limit": 5}, "cpu": {"cpus": "4000"}}"#).unwrap_err().to_string();
+    assert!(error.contains("cpu.cpus to 4000"), "{error}");
+    assert_eq!(area.read("pids", "pids.max"), "17");
+    update(&area, r#"{"memory": {"limit": 67108864}, "cpu": {"quota": 5000, "period": 2000}}"#).unwrap();
+    assert_eq!(area.read("memory", "memory.limit_in_bytes"), "67108864");
+    // A lower quota for the same period is refused by no order of the two writes.
+    update(&area, r#"{"cpu": {"quota": 1000, "period": 1000000}}"#).unwrap();
+    update(&area, r#"{"cpu": {"quota": 1000000, "period": 1000}}"#).unwrap();
+    assert_eq!(area.read("cpu", "cpu.cfs_period_us"), "1000");
+}
+
+#[test]
+fn a_program_guards_devices_on_version_2() {
+    let Some(layout) = v2_host("a_program_guards_devices_on_version_2") else { return };
+    let mut area = Area::new(layout);
+    area.create(r#"{"devices": [{"allow": false, "access": "rwm"}]}"#).unwrap();
+    area.spawn("head -c 1 /dev/zero && ! head -c 1 /dev/kmsg && ! (echo > /dev/kmsg)");
+    area.go();
+    assert!(area.wait().success());
+
+    // A second creation takes the place of our program and leaves the one of another.
+    let directory = open_directory(&area.at("devices")).unwrap();
+    let mine = crate::sys::bpf::device_programs(&directory).unwrap();
+    assert_eq!(mine.len(), 1);
+    let others = crate::plan::cgroup::bpf::compile(&Access::all());
+    let others = crate::sys::bpf::load_device_program(&others, c"somebody").unwrap();
+    crate::sys::bpf::attach_device_program(&directory, others.as_fd(), None).unwrap();
+    area.create(r#"{"devices": [{"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}]}"#).unwrap();
+    let now = crate::sys::bpf::device_programs(&directory).unwrap();
+    let names: Vec<Vec<u8>> = now
+        .iter()
+        .map(|&id| crate::sys::bpf::program_name(crate::sys::bpf::program_by_id(id).unwrap()).unwrap())
+        .collect();
+    assert_eq!(now.len(), 2, "{names:?}");
+    assert!(
+        !now.contains(&mine[0]) && names.contains(&b"somebody".to_vec()) && names.contains(&b"tare_devices".to_vec())
+    );
+}
+
+#[test]
+fn the_verifier_takes_every_sort_of_program() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: the_verifier_takes_every_sort_of_program: needs root");
+        return;
+    }
+    for rules in [
+        "[]",
+        r#"[{"allow": true, "access": "rwm"}]"#,
+        r#"[{"allow": true, "access": "rwm"}, {"allow": false, "type": "c", "major": 4294967295, "minor": 4294967295, "access": "w"}]"#,
+        r#"[{"allow": true, "type": "b", "major": 8, "access": "r"}, {"allow": true, "type": "c", "minor": 3, "access": "wm"}]"#,
+    ] {
+        let spec = spec(&format!(r#"{{"resources": {{"devices": {rules}}}}}"#));
+        let layout = Layout::parse(b"0::/\n", b"31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        let access = lower(&spec, "c", Manager::Cgroupfs, &layout, Privilege::Root).unwrap().devices;
+        let program = crate::plan::cgroup::bpf::compile(&access);
+        crate::sys::bpf::load_device_program(&program, c"tare_test").unwrap();
+    }
+}
+
+#[test]
+fn a_limit_of_a_controller_that_is_not_there_is_told_on_version_2() {
+    let Some(layout) = v2_host("a_limit_of_a_controller_that_is_not_there_is_told_on_version_2") else { return };
+    let mut area = Area::new(layout);
+    for (resources, parts) in [
+        (
+            r#"{"unified": {"nonsense.max": "1"}}"#,
+            ["unified[\"nonsense.max\"]", "controller nonsense is not available"],
+        ),
+        (
+            r#"{"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}"#,
+            ["hugepageLimits[0]", "no huge pages of 3MB, only of"],
+        ),
+    ] {
+        let error = area.create(resources).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        let mount = &area.layout.v2.as_ref().unwrap().mount;
+        assert!(!is_there(&mount.join(&area.name)));
+    }
+}
+
+#[test]
+fn clone_starts_in_the_unified_cgroup() {
+    let Some(layout) = v2_host("clone_starts_in_the_unified_cgroup") else { return };
+    let mut area = Area::new(layout);
+    let cgroup = area.create("{}").unwrap();
+    let fd = cgroup.clone_fd().unwrap();
+    match crate::sys::process::clone(0, Some(fd)).unwrap() {
+        crate::sys::process::Forked::Child => loop {
+            nix::unistd::pause();
+        },
+        crate::sys::process::Forked::Parent { .. } => {}
+    }
+    assert_eq!(cgroup.pids().unwrap().len(), 1);
+    cgroup.kill_all().unwrap();
+}
+
+#[test]
+fn a_container_that_owns_its_cgroup_may_write_what_the_kernel_names() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(layout) = v2_host("a_container_that_owns_its_cgroup_may_write_what_the_kernel_names") else { return };
+    let mut area = Area::new(layout);
+    let linux = format!(
+        r#"{{"cgroupsPath": "/{}", "namespaces": [{{"type": "user"}}, {{"type": "cgroup"}}],
+             "uidMappings": [{{"containerID": 0, "hostID": 100000, "size": 1}}]}}"#,
+        area.name
+    );
+    let text = format!(
+        r#"{{"ociVersion": "1.3.0", "mounts": [{{"destination": "/c", "type": "cgroup"}}], "linux": {linux}}}"#
+    );
+    let spec: Spec = serde_json::from_str(&text).unwrap();
+    let plan = lower(&spec, "c1", Manager::Cgroupfs, &area.layout, Privilege::Root).unwrap();
+    area.cgroup = Some(Cgroup::create(&plan).unwrap());
+    let directory = area.at("");
+    let owner = |path: &Path| std::fs::metadata(path).unwrap().uid();
+    assert_eq!(owner(&directory), 100_000);
+    assert_eq!(owner(&directory.join("cgroup.procs")), 100_000);
+    assert_eq!(owner(&directory.join("cgroup.max.depth")), 0);
+}
+
+/// A directory with files that stands for a cgroup.
+struct Fake(PathBuf);
+
+impl Fake {
+    fn new(entries: &[(&str, &str)]) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "a test keeps no state there")]
+        let path = std::env::temp_dir().join(unique());
+        std::fs::create_dir(&path).unwrap();
+        for (name, content) in entries {
+            std::fs::write(path.join(name), content).unwrap();
+        }
+        Self(path)
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join(name)).unwrap()
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn write(file: &'static str, value: &str) -> Write {
+    Write {
+        file: file.into(),
+        value: value.into(),
+        field: "linux.resources.x".into(),
+        instead: None,
+        refused: Refused::Fail,
+        missing: Missing::Fail,
+        more_than: None,
+    }
+}
+
+#[test]
+fn a_missing_file_is_replaced_ignored_or_told() {
+    let fake = Fake::new(&[("io.weight", ""), ("cgroup.controllers", "cpu io\n")]);
+    let instead = Write { instead: Some(("io.weight".into(), "200".into())), ..write("io.bfq.weight", "20") };
+    files::apply(&fake.0, &[instead]).unwrap();
+    assert_eq!(fake.read("io.weight"), "200");
+    files::apply(&fake.0, &[Write { missing: Missing::Ignore, ..write("memory.swap.max", "max") }]).unwrap();
+    for (file, part) in [
+        ("memory.swap.max", "counts no swap"),
+        ("memory.max", "controller memory is not available there (available: cpu io)"),
+        ("cpu.max.burst", "this kernel has no such file"),
+    ] {
+        let error = files::apply(&fake.0, &[write(file, "1")]).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_limit_below_the_usage_is_refused_before_it_is_written() {
+    let fake = Fake::new(&[("memory.current", "4096\n"), ("memory.max", "old")]);
+    let checked = |limit| Write { more_than: Some(("memory.current", limit)), ..write("memory.max", "new") };
+    let error = files::apply(&fake.0, &[checked(4096)]).unwrap_err().to_string();
+    assert!(error.contains("in use now, 4096") && fake.read("memory.max") == "old", "{error}");
+    files::apply(&fake.0, &[checked(4097)]).unwrap();
+    assert_eq!(fake.read("memory.max"), "new");
+}
+
+#[test]
+fn controllers_are_passed_on_from_the_top() {
+    let mount = Fake::new(&[("cgroup.controllers", "cpu memory pids\n"), ("cgroup.subtree_control", "")]);
+    let slice = mount.0.join("slice");
+    std::fs::create_dir(&slice).unwrap();
+    std::fs::write(slice.join("cgroup.subtree_control"), "").unwrap();
+    std::fs::create_dir(slice.join("c1")).unwrap();
+    for (file, content) in [
+        ("cgroup.controllers", ""),
+        ("cgroup.type", "domain\n"),
+        ("cgroup.procs", ""),
+        ("memory.max", ""),
+        ("pids.max", ""),
+    ] {
+        std::fs::write(slice.join("c1").join(file), content).unwrap();
+    }
+    let place = UnifiedPlace {
+        mount: mount.0.clone(),
+        path: "slice/c1".into(),
+        writes: vec![write("memory.max", "4096"), write("pids.max", "3")],
+        owner: None,
+    };
+    let plan = CgroupPlan {
+        target: Target::V2(place),
+        devices: Access::all(),
+        on_denied: OnDenied::Fail,
+        privilege: Privilege::Root,
+    };
+    // A program cannot be attached to a directory that is none of the cgroup file system: all before it was done.
+    let error = Cgroup::create(&plan).unwrap_err().to_string();
+    assert!(error.contains("attach the device program"), "{error}");
+    assert_eq!(mount.read("cgroup.subtree_control"), "+cpu +memory +pids");
+    assert_eq!(std::fs::read_to_string(slice.join("cgroup.subtree_control")).unwrap(), "+cpu +memory +pids");
+    assert_eq!(std::fs::read_to_string(slice.join("c1/memory.max")).unwrap(), "4096");
+    assert_eq!(std::fs::read_to_string(slice.join("c1/pids.max")).unwrap(), "3");
+
+    std::fs::write(slice.join("c1/cgroup.type"), "domain invalid\n").unwrap();
+    let error = Cgroup::create(&plan).unwrap_err().to_string();
+    assert!(error.contains("\"domain invalid\"") && error.contains("choose another cgroupsPath"), "{error}");
+}
+
+#[test]
+fn what_is_kept_reads_back() {
+    let layout = Layout::parse(
+        b"2:memory:/\n1:devices:/\n",
+        b"1 1 0:1 / /m rw - cgroup c rw,memory\n2 1 0:2 / /d rw - cgroup c rw,devices\n",
+    );
+    let plan = lower(&spec("{}"), "c1", Manager::Cgroupfs, &layout, Privilege::Root).unwrap();
+    let text = serde_json::to_string(&plan.saved()).unwrap();
+    assert_eq!(
+        text,
+        r#"{"version":"v1","made":false,"directories":[{"controllers":["memory"],"path":"/m/c1"},{"controllers":["devices"],"path":"/d/c1"}]}"#
+    );
+    assert_eq!(serde_json::from_str::<SavedCgroup>(&text).unwrap(), plan.saved());
+}
+
+#[test]
+fn a_number_of_bytes_is_written_for_a_person() {
+    for (bytes, text) in
+        [(4 << 20, "4 MiB"), (3 << 10, "3 KiB"), (1000, "1000 bytes"), ((4 << 20) + 1, "4194305 bytes")]
+    {
+        assert_eq!(size(bytes), text);
+    }
+}

@@ -110,7 +110,10 @@ pub(super) fn not_in_use(path: &Path) -> Result<()> {
         0 => Ok(()),
         count => Err(Error::new(
             Kind::Exists,
-            format!("the container's cgroup {} is not empty: it holds {count} process(es); choose another cgroupsPath", path.display()),
+            format!(
+                "the container's cgroup {} is not empty: it holds {count} process(es); choose another cgroupsPath",
+                path.display()
+            ),
         )),
     }
 }

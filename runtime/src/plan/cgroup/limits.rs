@@ -188,10 +188,10 @@ fn quota_and_period(cpu: &LinuxCpu) -> Result<(i64, u64)> {
     if period != 0 && !PERIODS.contains(&period) {
         return Err(Error::invalid(format!("{PERIOD} is {period}: give 1000 to 1000000 (microseconds)")));
     }
-    if let (Some(burst), Ok(limit @ 1..)) = (cpu.burst(), u64::try_from(quota)) {
-        if burst > limit {
-            return Err(Error::invalid(format!("{BURST} {burst} is above {QUOTA} {quota}: give at most {quota}")));
-        }
+    if let (Some(burst), Ok(limit @ 1..)) = (cpu.burst(), u64::try_from(quota))
+        && burst > limit
+    {
+        return Err(Error::invalid(format!("{BURST} {burst} is above {QUOTA} {quota}: give at most {quota}")));
     }
     if let Some(idle) = cpu.idle().filter(|idle| ![0, 1].contains(idle)) {
         return Err(Error::invalid(format!("{IDLE} is {idle}: give 0 (normal) or 1 (run only when the CPU is idle)")));
