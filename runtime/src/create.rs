@@ -125,7 +125,9 @@ impl Half {
         let sources = Sources::open(&self.plan)?;
         if self.plan.cgroup.clones_into() {
             // v2: init starts in its cgroup, so that must be there first.
-            self.cgroup = Some(Cgroup::create(&self.plan.cgroup)?);
+            let cgroup = Cgroup::create(&self.plan.cgroup)?;
+            self.state.cgroup = cgroup.saved();
+            self.cgroup = Some(cgroup);
         }
         let given = Given { plan: &self.plan, state: &self.state, joined, sources, fifo };
         let cgroup = self.cgroup.as_ref().and_then(Cgroup::clone_fd);

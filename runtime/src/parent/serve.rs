@@ -110,7 +110,12 @@ fn join_fds(desk: &mut Desk<'_>) -> Result<Vec<OwnedFd>> {
         // It has been cloned into it.
         Some(cgroup) if cgroup.clone_fd().is_some() => Ok(Vec::new()),
         Some(cgroup) => cgroup.join_fds(),
-        None => desk.cgroup.insert(Cgroup::create(&desk.plan.cgroup)?).join_fds(),
+        None => {
+            let cgroup = Cgroup::create(&desk.plan.cgroup)?;
+            // From now on what is in them is the container's: a clean-up may kill it.
+            desk.state.cgroup = cgroup.saved();
+            desk.cgroup.insert(cgroup).join_fds()
+        }
     }
 }
 
