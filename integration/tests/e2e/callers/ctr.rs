@@ -1,5 +1,7 @@
 //! containerd, with its own shim between it and the runtime, driven by ctr.
 
+use integration::report_skip;
+
 use super::server::Server;
 use super::{Row, User, World, report, row, run_rows};
 
@@ -51,6 +53,10 @@ fn ctr() {
     );
     world.prepare(User::Root, &format!("{PROLOGUE}{SETUP}"));
     let mut failures = run_rows(&world, User::Root, PROLOGUE, ROWS);
+    match world.lacks_criu() {
+        None => failures.extend(run_rows(&world, User::Root, PROLOGUE, CHECKPOINT_ROWS)),
+        Some(reason) => report_skip(&format!("checkpoint by ctr: {reason}")),
+    }
     let log = server.stop(&world);
     failures.extend(world.finish(&before, &["/run/containerd/runc/default"], |_| true));
     report("ctr", &failures, &log);
@@ -178,5 +184,33 @@ const ROWS: &[Row] = &[
         "ten at once",
         "for i in $(seq 10); do run many$i --rm box echo $i & done | sort -n | tr '\\n' ' '",
         "1 2 3 4 5 6 7 8 9 10",
+    ),
+];
+
+/// The container counts, and says how far it is when it is sent USR1.
+const CHECKPOINT_ROWS: &[Row] = &[
+    row(
+        "checkpoint: a running container goes on, or ends",
+        "run one -d --null-io $up box sh -c 'trap \"echo \\$n >/up\" USR1; n=0; echo >/up; while :; do n=$((n+1)); done'
+         is_up
+         c tasks checkpoint --image-path /run/world/image.1 --work-path /run/world/work.1 one >/dev/null
+         ls image.1/inventory.img; c tasks ls | awk '$1 == \"one\" {print $3}'
+         c tasks checkpoint --exit --image-path /run/world/image.2 --work-path /run/world/work.2 one >/dev/null
+         ls image.2/inventory.img; c tasks ls | awk '$1 == \"one\" {print $3}'
+         c tasks delete one 2>/dev/null || true; c containers delete one",
+        "image.1/inventory.img\nRUNNING\nimage.2/inventory.img\nSTOPPED",
+    ),
+    row(
+        "checkpoint into an image, and restore from it",
+        "run two -d --null-io $up box sh -c 'trap \"echo \\$n >/up\" USR1; n=0; echo >/up; while :; do n=$((n+1)); done'
+         is_up
+         c tasks kill -s USR1 two; read -r before <up
+         c containers checkpoint --rw --task --image two saved:1
+         c tasks delete -f two 2>/dev/null || true; c containers delete two
+         c containers restore --live --rw three saved:1
+         c tasks kill -s USR1 three; read -r after <up
+         [ \"$after\" -ge \"$before\" ] && echo counted on
+         c tasks delete -f three 2>/dev/null || true; c containers delete three",
+        "counted on",
     ),
 ];

@@ -1,5 +1,7 @@
 //! podman as root, with a storage, a configuration and a network of its own; conmon between it and the runtime.
 
+use integration::report_skip;
+
 use super::{Row, User, World, report, row, run_rows};
 
 /// `p` is podman, `new` the flags of every new container. This host lets nobody raise a hard limit, hence the ulimits.
@@ -28,6 +30,10 @@ fn podman() {
     world.prepare(User::Root, &format!("{PROLOGUE}{SETUP}"));
     let before = world.snapshot();
     let mut failures = run_rows(&world, User::Root, PROLOGUE, ROWS);
+    match world.lacks_criu() {
+        None => failures.extend(run_rows(&world, User::Root, PROLOGUE, CHECKPOINT_ROWS)),
+        Some(reason) => report_skip(&format!("checkpoint by podman: {reason}")),
+    }
     world.prepare(User::Root, &format!("{PROLOGUE}{TEARDOWN}"));
     failures.extend(world.finish(&before, &["/run/tare", "/run/runc"], |cgroup| cgroup.starts_with("libpod-")));
     report("podman", &failures, "");
@@ -330,3 +336,18 @@ const ROWS: &[Row] = &[
         "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20",
     ),
 ];
+
+/// The container counts, and says how far it is when it is sent USR1.
+const CHECKPOINT_ROWS: &[Row] = &[row(
+    "checkpoint and restore",
+    "p run -d --name counter $offline $up box \
+        sh -c 'trap \"echo \\$n >/up\" USR1; n=0; echo >/up; while :; do n=$((n+1)); done' >/dev/null
+     is_up
+     p kill -s USR1 counter >/dev/null; read -r before <up
+     p container checkpoint counter >/dev/null; p inspect counter --format '{{.State.Status}}'
+     p container restore counter >/dev/null; p inspect counter --format '{{.State.Status}}'
+     p kill -s USR1 counter >/dev/null; read -r after <up
+     [ \"$after\" -ge \"$before\" ] && echo counted on
+     p rm -f -t 0 counter >/dev/null",
+    "exited\nrunning\ncounted on",
+)];

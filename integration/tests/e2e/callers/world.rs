@@ -18,6 +18,8 @@ pub(super) struct World {
     pid: String,
     /// The one other process that belongs there, as the world counts.
     helper: String,
+    /// Where programs are looked for.
+    path: String,
     /// Name of the cgroup, below each hierarchy's root, that holds the callers' cgroups.
     cgroup: String,
 }
@@ -48,12 +50,15 @@ impl World {
     pub(super) fn new() -> World {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let cgroup = format!("tare-e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let criu = criu_prefix();
+        let path = criu.as_ref().map_or_else(|| PATH.to_owned(), |prefix| format!("{}/bin:{PATH}", prefix.display()));
         let mut holder = Command::new("unshare")
             .args(["-m", "-n", "-p", "--fork", "--propagation", "private"])
             .args(["--", "sh", "-c", include_str!("world.sh")])
             .env_clear()
             .env("PATH", PATH)
             .env("TARE", integration::under_test())
+            .env("CRIU", criu.as_deref().unwrap_or(Path::new("")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -63,7 +68,13 @@ impl World {
             .read_line(&mut line)
             .expect("read from the world's first process");
         let (pid, helper) = line.trim().split_once(' ').expect("the world's set-up failed, see its message above");
-        World { pid: pid.to_owned(), helper: helper.to_owned(), holder, cgroup }
+        World { pid: pid.to_owned(), helper: helper.to_owned(), path, holder, cgroup }
+    }
+
+    /// Why checkpoints cannot be tested here, if they cannot.
+    pub(super) fn lacks_criu(&self) -> Option<String> {
+        let outcome = self.sh(User::Root, "criu check");
+        (outcome.status != Some(0)).then(|| format!("criu does not work on this kernel: {}", outcome.stderr.trim_end()))
     }
 
     /// The cgroup parent to hand to callers, absolute.
@@ -78,7 +89,7 @@ impl World {
             .args(["-t", &self.pid, "-m", "-n", "-p"])
             .args(["--", "sh", "-c", "cd /run/world && exec \"$@\"", "sh", program])
             .env_clear()
-            .env("PATH", PATH)
+            .env("PATH", &self.path)
             .env("HOME", "/root")
             .env("TERM", "xterm")
             .env("LANG", "C")
@@ -190,6 +201,15 @@ impl Drop for World {
 }
 
 const PATH: &str = "/run/world/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The directory whose bin/criu comes first in this process's PATH, if it is not the system's.
+fn criu_prefix() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let bin = std::env::split_paths(&path).find(|dir| dir.join("criu").is_file())?;
+    bin.parent()
+        .filter(|prefix| bin.ends_with("bin") && *prefix != Path::new("/usr") && *prefix != Path::new("/"))
+        .map(Path::to_owned)
+}
 
 /// Where the cgroup hierarchies are mounted.
 fn hierarchies() -> Vec<PathBuf> {

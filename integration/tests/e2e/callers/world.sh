@@ -5,16 +5,22 @@
 set -eu
 read -r pid rest </proc/self/stat
 mount -t tmpfs -o mode=755 world /run
-mkdir -p /run/world/bin /run/lock /run/user /run/etc.upper /run/etc.work
+mkdir -p /run/world/bin /run/criu /run/lock /run/user /run/etc.upper /run/etc.work
 cp "$TARE" /run/world/bin/tare
 # Callers that look for "runc" by name find the runtime under test too.
 ln -s tare /run/world/bin/runc
 mount -t proc proc /proc
+[ -z "$CRIU" ] || mount --bind "$CRIU" /run/criu
 mount -t overlay -o lowerdir=/etc,upperdir=/run/etc.upper,workdir=/run/etc.work etc /etc
 mount -t tmpfs -o mode=755 world /var/lib
 mount -t tmpfs -o mode=1777 world /tmp
 mount -t tmpfs -o mode=1777 world /var/tmp
 mount -t tmpfs -o mode=1777 world /dev/shm
+# criu's own directory may be one of those just covered, and it looks for its libraries there.
+if [ -n "$CRIU" ]; then
+	mkdir -p "$CRIU"
+	mount --move /run/criu "$CRIU"
+fi
 # Shared, as systemd makes it on most hosts: a mount that a runtime lets out would come back in the host's table.
 mount --make-rshared /
 ip link set lo up
