@@ -1,18 +1,26 @@
 //! One conversation with one criu process.
 
-use std::io::{self, IoSlice};
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::process::{Child, Command, ExitStatus, Stdio as ChildStdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio as ChildStdio};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, sendmsg, shutdown, socketpair};
-use nix::unistd::Pid;
+use nix::unistd::pipe2;
 use prost::Message;
 
 use super::rpc::{Features, Request, RequestType, Response};
 use crate::error::{Context, Error, Kind, Result};
+<<<<<<< HEAD
 use crate::sys::{self, signals::unblock_in};
+=======
+use crate::sys::process::{self, Child, Exit, Forked};
+use crate::{channel, sys};
+>>>>>>> a3876ba (Start criu as a clone that can prepare its namespaces)
 
 /// The longest answer: the longest there are quote one error line.
 const ANSWER: usize = 64 * 1024;
@@ -34,8 +42,8 @@ pub enum Stdio {
 pub struct Notification {
     /// Its name, such as `post-restore`.
     pub script: String,
-    /// The restored init as this process sees it, where the point has one.
-    pub pid: Option<Pid>,
+    /// The pid of the restored init in this process's pid namespace, where the point has one.
+    pub pid: Option<i32>,
     /// The pseudoterminal's master, at `orphan-pts-master`.
     pub fd: Option<OwnedFd>,
 }
@@ -45,18 +53,43 @@ pub struct Notification {
 pub struct Conversation {
     child: Child,
     socket: OwnedFd,
+    ended: Option<Exit>,
 }
 
 impl Conversation {
     /// Starts criu with `passed` open in it under the numbers they have here, and checks that it is not too old.
-    pub fn open(stdio: Stdio, passed: &[BorrowedFd<'_>]) -> Result<Self> {
+    ///
+    /// `namespaces` are CLONE_NEW* flags of namespaces made for it alone; `before` runs in the new process, in them.
+    pub fn open(
+        stdio: Stdio,
+        passed: &[BorrowedFd<'_>],
+        namespaces: i32,
+        before: impl FnOnce() -> Result<()>,
+    ) -> Result<Self> {
         let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .on("make a socket pair for", "criu")?;
-        let mut command = Command::new("criu");
-        command.arg("swrk").arg(theirs.as_raw_fd().to_string());
-        if stdio == Stdio::Null {
-            command.stdin(ChildStdio::null()).stdout(ChildStdio::null()).stderr(ChildStdio::null());
+        // What the new process cannot do it says here; the end of file is that it has become criu.
+        let (failure, failed) = pipe2(OFlag::O_CLOEXEC).on("make a pipe for", "criu")?;
+        let child = match process::clone(namespaces as u32 as u64, None).on("clone", "a process for criu")? {
+            Forked::Parent(child) => child,
+            Forked::Child => {
+                let Err(error) = before().and_then(|()| become_criu(stdio, passed, theirs.as_fd()));
+                if let Ok(bytes) = serde_json::to_vec(&error) {
+                    // Without it the parent still sees that there is no criu.
+                    let _ = File::from(failed).write_all(&bytes);
+                }
+                process::exit_now(1)
+            }
+        };
+        // Our copies of the child's ends: while they are open, its death is no end of file.
+        drop((theirs, failed));
+        let mut criu = Self { child, socket, ended: None };
+        let mut bytes = Vec::new();
+        File::from(failure).read_to_end(&mut bytes).on("wait for the start of", "criu")?;
+        if !bytes.is_empty() {
+            return Err(channel::decode(&bytes)?);
         }
+<<<<<<< HEAD
         // Nothing else here starts a process while these can be inherited: there are no threads.
         let handed = || passed.iter().copied().chain([theirs.as_fd()]);
         for fd in handed() {
@@ -70,13 +103,15 @@ impl Conversation {
         // Our copy of criu's end closes with this function, so that criu's death reads as the end of the conversation.
         let child = started.map_err(not_started)?;
         let mut criu = Self { child, socket };
+=======
+>>>>>>> a3876ba (Start criu as a clone that can prepare its namespaces)
         criu.refuse_old()?;
         Ok(criu)
     }
 
     /// The process, which a restore puts into the container's cgroups for its children to begin there.
-    pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
+    pub fn pid(&self) -> i32 {
+        self.child.pid
     }
 
     /// Asks whether this criu, on this kernel, can do all of `wanted`; the names of those it cannot.
@@ -110,11 +145,7 @@ impl Conversation {
                 };
             }
             let notify = response.notify.unwrap_or_default();
-            let outcome = notified(Notification {
-                script: notify.script.unwrap_or_default(),
-                pid: notify.pid.map(Pid::from_raw),
-                fd,
-            });
+            let outcome = notified(Notification { script: notify.script.unwrap_or_default(), pid: notify.pid, fd });
             self.send(&Request {
                 r#type: RequestType::Notify as i32,
                 notify_success: Some(outcome.is_ok()),
@@ -127,10 +158,17 @@ impl Conversation {
     }
 
     /// Ends the conversation and waits for criu's end.
-    pub fn close(mut self) -> Result<ExitStatus> {
+    pub fn close(mut self) -> Result<Exit> {
         // Without it a criu that serves several pre-dumps waits for the next.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
-        self.child.wait().on("wait for", "criu")
+        self.wait()
+    }
+
+    fn wait(&mut self) -> Result<Exit> {
+        match self.ended {
+            Some(exit) => Ok(exit),
+            None => Ok(*self.ended.insert(process::wait(&self.child.pidfd).on("wait for", "criu")?)),
+        }
     }
 
     fn refuse_old(&mut self) -> Result<()> {
@@ -168,9 +206,10 @@ impl Conversation {
 
     /// Nobody is at the other end any more.
     fn ended(&mut self) -> Error {
-        match self.child.wait() {
-            Ok(status) => Error::caused(Kind::System, SILENT, status),
-            Err(error) => Error::caused(Kind::System, SILENT, error),
+        match self.wait() {
+            Ok(Exit::Code(code)) => Error::caused(Kind::System, SILENT, format!("exit status {code}")),
+            Ok(Exit::Signal(signal)) => Error::caused(Kind::System, SILENT, format!("killed by signal {signal}")),
+            Err(error) => error,
         }
     }
 }
@@ -180,8 +219,21 @@ const SILENT: &str = "criu ended without an answer";
 impl Drop for Conversation {
     fn drop(&mut self) {
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
-        let _ = self.child.wait();
+        let _ = self.wait();
     }
+}
+
+/// The new process's way: it is criu afterwards.
+fn become_criu(stdio: Stdio, passed: &[BorrowedFd<'_>], socket: BorrowedFd<'_>) -> Result<Infallible> {
+    for fd in passed.iter().chain([&socket]) {
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).on("hand a descriptor to", "criu")?;
+    }
+    let mut command = Command::new("criu");
+    command.arg("swrk").arg(socket.as_raw_fd().to_string());
+    if stdio == Stdio::Null {
+        command.stdin(ChildStdio::null()).stdout(ChildStdio::null()).stderr(ChildStdio::null());
+    }
+    Err(not_started(command.exec()))
 }
 
 /// A request after which criu takes another.
@@ -192,10 +244,6 @@ fn more(kind: RequestType) -> Request {
 /// Nothing is to be notified of while criu only tells about itself.
 fn refuse(notification: Notification) -> Result<()> {
     Err(Error::new(Kind::System, format!("criu announced {} unasked", notification.script)))
-}
-
-fn set_inherited(fd: BorrowedFd<'_>, flag: FdFlag) -> Result<()> {
-    fcntl(fd, FcntlArg::F_SETFD(flag)).map(drop).on("hand a descriptor to", "criu")
 }
 
 fn not_started(error: io::Error) -> Error {
@@ -213,7 +261,7 @@ mod tests {
 
     #[test]
     fn criu_is_started_and_tells_what_it_can_do() {
-        let mut criu = match Conversation::open(Stdio::Null, &[]) {
+        let mut criu = match Conversation::open(Stdio::Null, &[], 0, || Ok(())) {
             Ok(criu) => criu,
             Err(error) if error.kind() == Kind::Unsupported => {
                 eprintln!("skipped: criu_is_started_and_tells_what_it_can_do: {error}");
@@ -234,6 +282,13 @@ mod tests {
         // It has ended with that, which is told, not waited for.
         let error = criu.ask(&more(RequestType::Version), &mut refuse).unwrap_err();
         assert!(error.to_string().starts_with(SILENT), "{error}");
+    }
+
+    #[test]
+    fn what_fails_before_criu_is_told_in_its_own_words() {
+        let wrong = || Err(Error::invalid("something is wrong"));
+        let error = Conversation::open(Stdio::Null, &[], 0, wrong).unwrap_err();
+        assert_eq!(error, Error::invalid("something is wrong"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! All descriptors of this process at once: close_range(2).
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -46,6 +46,24 @@ pub fn standard(number: u8) -> BorrowedFd<'static> {
 pub fn is_open(number: u32) -> bool {
     // SAFETY: F_GETFD only reads a flag; a number that is no descriptor gives EBADF.
     unsafe { libc::fcntl(number as libc::c_int, libc::F_GETFD) != -1 }
+}
+
+/// Takes over descriptor `number`, which the caller of the program has passed to us by its number: from now on it is owned,
+/// and close-on-exec. It must be open for writing (`EBADF` otherwise), and none of the standard descriptors.
+pub fn take_writable(number: i32) -> Result<OwnedFd, Errno> {
+    if number <= 2 {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: F_GETFL only reads flags; a number that is no descriptor gives EBADF.
+    let flags = Errno::result(unsafe { libc::fcntl(number, libc::F_GETFL) })?;
+    if flags & libc::O_ACCMODE == libc::O_RDONLY {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: F_SETFD takes an integer and changes a flag only.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: the number is open, as just seen, and was given to us on the command line for this one use: nothing else in
+    // this program opened it, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Lets descriptor `number` survive execve. The caller of the program has passed it to us for that.
