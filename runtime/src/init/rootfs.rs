@@ -100,10 +100,11 @@ pub fn pivot(root: &Root, plan: &RootfsPlan, switch: Switch) -> Result<()> {
             umount2(".", MntFlags::MNT_DETACH).on("unmount", "the host's root")?;
         }
         Switch::Move => {
-            hide_kernel_filesystems()?;
             if plan.attach == Attach::AtPath {
                 attach_at(root, AT_FDCWD, c"/").on("move", "the root directory to /")?;
             }
+            // Not earlier: at its path the container's own mounts could be reached by the names in the mount table.
+            hide_kernel_filesystems()?;
             chroot(".").on("chroot to", "the root directory")?;
         }
         Switch::Chroot => chroot(".").on("chroot to", "the root directory")?,

@@ -1,0 +1,94 @@
+//! The root itself: where it is attached, how it is switched, what is left of the host.
+
+use std::fs;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use serde_json::json;
+use tare::init::rootfs::Switch;
+
+use crate::Case;
+use crate::world::{Node, World, parse, proc_mount, table};
+
+pub(crate) const CASES: &[Case] = &[
+    ("roots::nothing_of_the_host_is_left_after_the_switch", nothing_of_the_host_is_left),
+    ("roots::nothing_of_the_container_appears_on_the_host", nothing_of_the_container_appears_on_the_host),
+    ("roots::hooks_find_the_root_at_its_path", hooks_find_the_root_at_its_path),
+    ("roots::without_pivot_the_root_is_moved", without_pivot_the_root_is_moved),
+    ("roots::without_pivot_and_at_its_path", without_pivot_and_at_its_path),
+    ("roots::a_private_procfs_is_one", a_private_procfs_is_one),
+];
+
+fn nothing_of_the_host_is_left() {
+    let world = World::new();
+    world.tree(&[("file", Node::File("image's"))]);
+    world.plan(json!([proc_mount()]), json!({})).enter().unwrap();
+    assert_eq!(fs::read_to_string("/file").unwrap(), "image's");
+    assert_eq!(fs::read_to_string("../../file").unwrap(), "image's", "the working directory is the root");
+    let paths: Vec<String> = table().into_keys().collect();
+    assert_eq!(paths, ["/", "/proc"]);
+}
+
+fn nothing_of_the_container_appears_on_the_host() {
+    let world = World::new();
+    crate::world::change("/", nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_SHARED);
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let host = fs::File::open("/proc/self/ns/mnt").unwrap();
+    let plan =
+        world.plan(json!([proc_mount(), {"destination": "/t", "type": "tmpfs"}]), json!({"maskedPaths": ["/t"]}));
+    plan.enter().unwrap();
+    setns(&host, CloneFlags::CLONE_NEWNS).unwrap();
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+}
+
+fn hooks_find_the_root_at_its_path() {
+    let world = World::new();
+    world.tree(&[("inside", Node::Dir)]);
+    let plan = world.plan_with(json!({
+        "root": {"path": "root"}, "mounts": [proc_mount()], "hooks": {"prestart": [{"path": "/bin/true"}]}
+    }));
+    let root = plan.mounted().unwrap();
+    // What a hook in this namespace does, by the path it knows.
+    let inside = world.root("inside");
+    nix::mount::mount(Some("hook"), &inside, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+    plan.finish(root, Switch::Pivot).unwrap();
+    assert_eq!(table()["/inside"].source, "hook");
+}
+
+fn without_pivot_the_root_is_moved() {
+    let world = World::new();
+    world.tree(&[("file", Node::File("image's"))]);
+    let plan = world.plan(json!([proc_mount()]), json!({}));
+    let host = fs::File::open("/").unwrap();
+    let root = plan.mounted().unwrap();
+    plan.finish(root, Switch::Move).unwrap();
+    assert_eq!(fs::read_to_string("/file").unwrap(), "image's");
+    assert_eq!(table()["/proc"].kind, "proc");
+    // The host's own procfs and sysfs are out of reach even for one who leaves the chroot.
+    nix::unistd::fchdir(&host).unwrap();
+    let escaped = fs::read_to_string("proc/self/mountinfo");
+    assert!(escaped.is_err() || !escaped.unwrap().contains("sysfs"));
+    assert!(!std::path::Path::new("sys/kernel").try_exists().unwrap());
+}
+
+fn without_pivot_and_at_its_path() {
+    let world = World::new();
+    let plan = world.plan_with(json!({
+        "root": {"path": "root"}, "mounts": [proc_mount()], "hooks": {"createRuntime": [{"path": "/bin/true"}]}
+    }));
+    let root = plan.mounted().unwrap();
+    plan.finish(root, Switch::Move).unwrap();
+    assert_eq!(table()["/proc"].kind, "proc");
+}
+
+fn a_private_procfs_is_one() {
+    let world = World::new();
+    let procfs = tare::procfs::Procfs::private().unwrap();
+    let read = || {
+        let file = procfs.open("self/mountinfo", nix::fcntl::OFlag::O_RDONLY).unwrap();
+        std::io::read_to_string(fs::File::from(file)).unwrap()
+    };
+    assert!(parse(&read()).contains_key(world.place.to_str().unwrap()));
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    assert!(procfs.open("self/root/etc", nix::fcntl::OFlag::O_RDONLY).is_err(), "no magic link");
+    assert!(procfs.open("../etc", nix::fcntl::OFlag::O_RDONLY).is_err(), "nothing above");
+}

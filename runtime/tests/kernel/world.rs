@@ -1,0 +1,228 @@
+//! A host for one case: a mount namespace with a tmpfs in which the bundle, its root and files of the host lie; and the
+//! steps by which the runtime makes a container of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+use tare::error::Result;
+use tare::init::cgroup_mount::CgroupView;
+use tare::init::rootfs::{Root, Switch};
+use tare::init::{devices, mask, mounts, rootfs};
+use tare::parent::mount_source::{self, MountSources, Wanted};
+use tare::plan::devices::Devices;
+use tare::plan::mounts::{Masks, Mount, RootfsPlan};
+use tare::plan::namespaces::Namespaces;
+
+/// What a file of a tree is.
+pub(crate) enum Node<'a> {
+    /// A directory.
+    Dir,
+    /// A file with this text.
+    File(&'a str),
+    /// A symbolic link with this text.
+    Link(&'a str),
+}
+
+/// The host.
+pub(crate) struct World {
+    /// Where everything of this case is: gone with the namespace.
+    pub(crate) place: PathBuf,
+}
+
+impl World {
+    /// A host whose mounts are private, with an empty root in `bundle/root`.
+    pub(crate) fn new() -> Self {
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+        change("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        let place = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("host");
+        fs::create_dir_all(&place).unwrap();
+        mount(Some("host"), &place, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a tmpfs");
+        fs::create_dir_all(place.join("bundle/root")).unwrap();
+        Self { place }
+    }
+
+    /// A path of the container's root, as the host sees it.
+    pub(crate) fn root(&self, path: &str) -> PathBuf {
+        self.place.join("bundle/root").join(path.trim_start_matches('/'))
+    }
+
+    /// A path of the host's own, outside of the root.
+    pub(crate) fn host(&self, path: &str) -> PathBuf {
+        self.place.join(path.trim_start_matches('/'))
+    }
+
+    /// Makes files below the root.
+    pub(crate) fn tree(&self, nodes: &[(&str, Node<'_>)]) {
+        for (path, node) in nodes {
+            make(&self.root(path), node);
+        }
+    }
+
+    /// Makes files of the host.
+    pub(crate) fn host_tree(&self, nodes: &[(&str, Node<'_>)]) {
+        for (path, node) in nodes {
+            make(&self.host(path), node);
+        }
+    }
+
+    /// Lowers a configuration: `mounts` and `linux` as in config.json.
+    pub(crate) fn plan(&self, mounts: Value, linux: Value) -> Plan {
+        self.plan_with(json!({"mounts": mounts, "linux": linux, "root": {"path": "root"}}))
+    }
+
+    /// Lowers a whole configuration.
+    pub(crate) fn plan_with(&self, mut config: Value) -> Plan {
+        config["ociVersion"] = json!("1.3.0");
+        let spec = serde_json::from_value(config).unwrap();
+        let bundle = self.place.join("bundle");
+        let namespaces = tare::plan::namespaces::lower(&spec).unwrap();
+        let mounts = tare::plan::mounts::lower(&spec, &bundle, &namespaces).unwrap();
+        let devices = tare::plan::devices::lower(&spec, &mounts).unwrap();
+        Plan {
+            rootfs: tare::plan::mounts::rootfs(&spec, &bundle).unwrap(),
+            masks: tare::plan::mounts::masks(&spec).unwrap(),
+            mounts,
+            devices,
+            namespaces,
+        }
+    }
+}
+
+fn make(path: &Path, node: &Node<'_>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    match node {
+        Node::Dir => fs::create_dir_all(path).unwrap(),
+        Node::File(text) => fs::write(path, text).unwrap(),
+        Node::Link(text) => symlink(text, path).unwrap(),
+    }
+}
+
+/// Changes the propagation of a mount.
+pub(crate) fn change(path: impl AsRef<Path>, flags: MsFlags) {
+    mount(None::<&str>, path.as_ref(), None::<&str>, flags, None::<&str>).expect("a change of propagation");
+}
+
+/// The plan of a container.
+pub(crate) struct Plan {
+    pub(crate) rootfs: RootfsPlan,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) devices: Devices,
+    pub(crate) masks: Masks,
+    pub(crate) namespaces: Namespaces,
+}
+
+impl Plan {
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            rootfs: &self.rootfs,
+            mounts: &self.mounts,
+            devices: &self.devices.nodes,
+            namespaces: &self.namespaces,
+        }
+    }
+
+    /// The host's side.
+    pub(crate) fn open(&self) -> Result<MountSources> {
+        mount_source::open(self.wanted())
+    }
+
+    /// Everything up to the mounts, in a new mount namespace; the case has no cgroup mounts.
+    pub(crate) fn mounted(&self) -> Result<Root> {
+        self.mounted_with(self.open()?, || panic!("no cgroup mount is expected"))
+    }
+
+    pub(crate) fn mounted_with(
+        &self,
+        mut sources: MountSources,
+        cgroups: impl FnOnce() -> Result<CgroupView>,
+    ) -> Result<Root> {
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+        self.set_up(&mut sources, cgroups)
+    }
+
+    /// What init does in its namespaces, up to the mounts.
+    pub(crate) fn set_up(
+        &self,
+        sources: &mut MountSources,
+        cgroups: impl FnOnce() -> Result<CgroupView>,
+    ) -> Result<Root> {
+        sources.complete(self.wanted())?;
+        let mut root = rootfs::attach(&self.rootfs, sources)?;
+        mounts::mount_all(&mut root, &self.mounts, sources, cgroups)?;
+        devices::create(&mut root, &self.devices, sources)?;
+        Ok(root)
+    }
+
+    /// Goes all the way into the container.
+    pub(crate) fn enter(&self) -> Result<()> {
+        self.finish(self.mounted()?, Switch::Pivot)
+    }
+
+    pub(crate) fn finish(&self, root: Root, switch: Switch) -> Result<()> {
+        mask::apply(&root, &self.masks)?;
+        rootfs::pivot(&root, &self.rootfs, switch)?;
+        rootfs::finish(&root, &self.rootfs)
+    }
+
+    /// The sentence with which the container fails.
+    pub(crate) fn failure(&self) -> String {
+        match self.mounted() {
+            Ok(_) => panic!("the container was set up"),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+/// A line of the mount table.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) options: String,
+    pub(crate) optional: String,
+    pub(crate) kind: String,
+    pub(crate) source: String,
+}
+
+impl Line {
+    pub(crate) fn has(&self, option: &str) -> bool {
+        self.options.split(',').any(|word| word == option)
+    }
+}
+
+/// The mount table, by mount point: the last one where there are several.
+pub(crate) fn table() -> BTreeMap<String, Line> {
+    parse(&fs::read_to_string("/proc/self/mountinfo").expect("a mount table: is there a /proc in this case?"))
+}
+
+/// Reads a mount table.
+pub(crate) fn parse(text: &str) -> BTreeMap<String, Line> {
+    text.lines()
+        .map(|line| {
+            let (before, after) = line.split_once(" - ").unwrap();
+            let before: Vec<&str> = before.split(' ').collect();
+            let after: Vec<&str> = after.split(' ').collect();
+            let line = Line {
+                options: before[5].into(),
+                optional: before[6..].join(" "),
+                kind: after[0].into(),
+                source: after[1].into(),
+            };
+            (before[4].to_owned(), line)
+        })
+        .collect()
+}
+
+/// A procfs for the container's table of mounts.
+pub(crate) fn proc_mount() -> Value {
+    json!({"destination": "/proc", "type": "proc", "source": "proc"})
+}
+
+/// A bind mount.
+pub(crate) fn bind(source: impl AsRef<Path>, destination: &str, options: &[&str]) -> Value {
+    let options: Vec<&str> = ["rbind"].iter().chain(options).copied().collect();
+    json!({"destination": destination, "type": "bind", "source": source.as_ref(), "options": options})
+}
