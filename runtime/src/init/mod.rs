@@ -17,4 +17,5 @@ pub mod namespaces;
 pub mod network;
 pub mod path;
 pub mod rootfs;
+pub mod seccomp;
 pub mod sysctl;

@@ -8,4 +8,5 @@ pub mod namespaces;
 pub mod netdev;
 pub mod process;
 pub mod rdt;
+pub mod seccomp;
 pub mod sysctl;

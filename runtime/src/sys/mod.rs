@@ -13,6 +13,7 @@ pub mod net;
 pub mod process;
 pub mod sched;
 pub mod scm;
+pub mod seccomp;
 pub mod shared;
 pub mod signals;
 pub mod tty;
