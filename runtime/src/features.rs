@@ -6,6 +6,7 @@ use crate::cli::SPEC_VERSION;
 use crate::error::{Error, Kind, Result};
 use crate::output::print;
 use crate::plan::hooks::Stage;
+use crate::plan::mounts;
 use crate::plan::namespaces::KINDS;
 use crate::plan::process::capabilities;
 
@@ -25,6 +26,7 @@ fn features() -> Value {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
         "hooks": Stage::ALL.map(Stage::name),
+        "mountOptions": mounts::known_options().collect::<Vec<_>>(),
         "linux": linux(),
         "annotations": {
             "org.opencontainers.runc.checkpoint.enabled": "true",

@@ -9,6 +9,7 @@ pub mod channel;
 pub mod cli;
 pub mod criu;
 pub mod error;
+pub mod features;
 pub mod hooks;
 pub mod init;
 pub mod intermediate;

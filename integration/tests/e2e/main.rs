@@ -5,5 +5,7 @@
 mod callers;
 mod checkpoint;
 mod harness;
+mod hooks;
 mod lifecycle;
+mod netdev;
 mod scale;

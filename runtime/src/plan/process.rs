@@ -5,7 +5,7 @@
 //! kernel can say (a capability that is not there, an unmapped id) is found out where the plan is applied.
 
 mod bits;
-mod capabilities;
+pub mod capabilities;
 mod scheduling;
 
 use std::collections::HashSet;
