@@ -10,13 +10,15 @@ use crate::bundle;
 use crate::cgroup::Cgroup;
 use crate::cli::{ExecArgs, Global};
 use crate::error::{Context, Error, Kind, Result};
+use crate::init::credentials::run_on;
 use crate::join::{self, Given};
 use crate::message::{Reply, Request};
 use crate::parent::serve::{explain, one};
-use crate::parent::{Next, Spawned, seccomp_agent, spawn};
+use crate::parent::{Next, Spawned, limits, seccomp_agent, spawn};
 use crate::plan::namespaces::{self, Namespaces, Source};
 use crate::plan::process::{self, ProcessPlan};
 use crate::plan::seccomp::Seccomp;
+use crate::signals::Signals;
 use crate::state::{self, State, Status, write_atomically};
 use crate::terminal;
 
@@ -29,7 +31,14 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
     let config = bundle::parse_spec(&bundle::read_limited(&kept.join("config.json"))?)?;
     let namespaces = namespaces::lower(&config)?;
     let process = requested(&config, args)?;
-    let plan = process::lower(&process, config.linux().as_ref())?;
+    let call = process::Call {
+        container: &state.id,
+        // Without a keyring of its own it shares the caller's, and one that joins it must not bring another.
+        keyring: process::Keyring::New,
+        preserve_fds: args.preserve_fds,
+        listen_fds: 0,
+    };
+    let plan = process::lower(&process, config.linux().as_ref(), &call)?;
     check_console(&plan, args)?;
     let seccomp = match config.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
         Some(_) => Some(Seccomp::from_bytes(&bundle::read_limited(&kept.join("seccomp"))?)?),
@@ -47,17 +56,23 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
         init: pidfd,
         namespaces: flags(&namespaces, init.pid)?,
         cgroups: target.join_fds()?,
-        preserve_fds: args.preserve_fds,
     };
+    if let Some(cpus) = &plan.exec_affinity.initial {
+        run_on("process.execCPUAffinity.initial", cpus)?;
+    }
+    // From before there is a process that they could concern.
+    let signals = if args.detach { None } else { Some(Signals::hold()?) };
     let mut spawned = spawn(0, target.clone_fd(), |link| join::run(given, link))?;
-    let desk = Desk { state: &state, cgroup: &cgroup, seccomp: seccomp.as_ref(), console_socket, args };
+    let desk = Desk { plan: &plan, state: &state, cgroup: &cgroup, seccomp: seccomp.as_ref(), console_socket, args };
     match serve(&mut spawned, &desk) {
         Err(error) => {
             spawned.kill();
             Err(error)
         }
-        Ok(_) if args.detach => Ok(0),
-        Ok(console) => terminal::relay(spawned.into_child(), console),
+        Ok(console) => match signals {
+            None => Ok(0),
+            Some(signals) => terminal::relay(spawned.into_child(), console, &signals),
+        },
     }
 }
 
@@ -152,6 +167,7 @@ fn flags(namespaces: &Namespaces, pid: i32) -> Result<i32> {
 
 /// What the parent works with while it serves.
 struct Desk<'a> {
+    plan: &'a ProcessPlan,
     state: &'a State,
     cgroup: &'a Cgroup,
     seccomp: Option<&'a Seccomp>,
@@ -188,6 +204,7 @@ fn serve(spawned: &mut Spawned, desk: &Desk<'_>) -> Result<Option<OwnedFd>> {
                 seccomp_agent::send(listener, notify, &json, spawned.pid())?;
             }
             Request::Ready => {
+                limits::apply(spawned.pid(), desk.plan)?;
                 announce(spawned, desk.args)?;
                 spawned.reply(&Reply::Done, &[])?;
                 spawned.until_executed()?;

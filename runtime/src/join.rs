@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::libc;
 
@@ -35,8 +35,6 @@ pub struct Given<'a> {
     pub namespaces: i32,
     /// cgroup v1: the files to write `0` into.
     pub cgroups: Vec<OwnedFd>,
-    /// How many fds after standard error are handed to the payload.
-    pub preserve_fds: u32,
 }
 
 /// The whole stage. It comes back only with the reason why it failed.
@@ -67,19 +65,22 @@ fn stages(given: Given<'_>, link: &Link) -> Result<Infallible> {
     }
     nix::unistd::setsid().on("start", "a new session")?;
     let console = open_console(process, link)?;
-    let ready = exec::prepare(process, console, link)?;
-    let ready = credentials::apply(ready, seccomp, link)?;
+    link.step("prepare the process");
+    // Nothing of the host may be open where the container's files decide what happens next.
+    exec::seal(process, console.as_ref(), [Some(link.as_fd())])?;
+    let prepared = exec::prepare(process, console)?;
+    let load = || seccomp::load_and_tell(seccomp, link);
+    let filter = exec::filter(seccomp, &load);
+    let ready = credentials::apply(prepared, credentials::Role::Joined, filter, &|text| link.warn(text))?;
     link.step("get ready");
     link.ask_done(&Request::Ready)?;
     exec::execute(ready)
 }
 
 fn open_console(process: &ProcessPlan, link: &Link) -> Result<Option<console::Console>> {
-    if !process.terminal {
-        return Ok(None);
-    }
+    let Some(terminal) = process.terminal else { return Ok(None) };
     link.step("open the console");
-    let (console, master) = console::open_in_running(process)?;
+    let (console, master) = console::open_in_running(terminal)?;
     link.ask(&Request::Console, &[&master])?;
     Ok(Some(console))
 }

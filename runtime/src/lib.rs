@@ -21,7 +21,6 @@ pub mod output;
 pub mod parent;
 pub mod plan;
 pub mod procfs;
-pub mod rlimits;
 pub mod signals;
 pub mod spec;
 pub mod sys;

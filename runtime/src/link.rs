@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::fmt::Display;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Kind, Result};
@@ -18,6 +18,12 @@ pub struct Link {
     line: SharedLine,
     /// The parent knows how init was going, so a failure that it has been told of is not told again.
     told: Cell<bool>,
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
 }
 
 impl Link {

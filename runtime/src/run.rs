@@ -5,12 +5,15 @@ use crate::create::{Begin, Created, create};
 use crate::error::{Context, Kind, Result};
 use crate::notify::Forwarder;
 use crate::parent::Spawned;
+use crate::signals::Signals;
 use crate::state::{ContainerDir, State};
 use crate::sys::process::{Forked, clone, exit_now, set_child_subreaper};
 use crate::{delete, log, start, terminal};
 
 /// Runs the command: the status of the container's process, or 0 once it is detached.
 pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
+    // From before there is a process that they could concern.
+    let signals = if args.detach { None } else { Some(Signals::hold()?) };
     if !args.detach && !args.no_subreaper {
         // What the container's process leaves behind without a pid namespace is ours to reap.
         set_child_subreaper().on("become", "the subreaper")?;
@@ -32,10 +35,8 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
             notify_beside(&notify, &spawned)?;
         }
     }
-    if args.detach {
-        return Ok(0);
-    }
-    let status = terminal::relay(spawned.into_child(), console);
+    let Some(signals) = signals else { return Ok(0) };
+    let status = terminal::relay(spawned.into_child(), console, &signals);
     if args.keep {
         return status;
     }

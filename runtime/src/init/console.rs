@@ -4,7 +4,7 @@
 //! Nothing here trusts a name (CVE-2025-52565): the multiplexer is taken by its file system and device number, its other
 //! end by an ioctl on it, and the mount on /dev/console goes from descriptor to descriptor.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
@@ -66,6 +66,12 @@ impl Console {
     }
 }
 
+impl AsFd for Console {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 fn open_multiplexer() -> Result<OwnedFd> {
     const PATH: &str = "/dev/pts/ptmx";
     let how = OpenHow::new()
@@ -117,7 +123,7 @@ pub fn give_stdio_to(uid: u32) -> Result<()> {
     Ok(())
 }
 
-fn give(name: &str, fd: std::os::fd::BorrowedFd<'_>, uid: u32) -> Result<()> {
+fn give(name: &str, fd: BorrowedFd<'_>, uid: u32) -> Result<()> {
     // A closed one has no owner.
     let Ok(stat) = fstat(fd) else { return Ok(()) };
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;

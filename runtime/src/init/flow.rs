@@ -4,6 +4,7 @@
 
 pub mod console;
 pub mod credentials;
+pub mod cwd;
 pub mod devices;
 pub mod exec;
 pub mod keyring;
@@ -19,7 +20,7 @@ pub mod sysctl;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::libc;
 use nix::unistd::{getpid, sethostname};
@@ -67,10 +68,14 @@ fn stages(given: Given<'_>, link: &Link) -> Result<Infallible> {
     rootfs::pivot(&root, &plan.rootfs)?;
     let console = open_console(plan, link)?;
     finish_root(plan, &root, link)?;
-    // Nothing of the host, and no handle on the root, may be open where the image's files decide what happens next.
     drop(root);
-    let ready = exec::prepare(&plan.process, console, link)?;
-    let ready = credentials::apply(ready, plan.seccomp.as_ref(), link)?;
+    link.step("prepare the process");
+    // Nothing of the host, and no handle on the root, may be open where the image's files decide what happens next.
+    exec::seal(&plan.process, console.as_ref(), [Some(link.as_fd()), fifo.as_ref().map(AsFd::as_fd)])?;
+    let prepared = exec::prepare(&plan.process, console)?;
+    let load = || seccomp::load_and_tell(plan.seccomp.as_ref(), link);
+    let filter = seccomp::filter(plan.seccomp.as_ref(), &load);
+    let ready = credentials::apply(prepared, credentials::Role::Init, filter, &|text| link.warn(text))?;
     link.step("get ready");
     link.ask_done(&Request::Ready)?;
     match fifo {
@@ -156,11 +161,9 @@ fn build_root(plan: &Plan, sources: Sources, state: &State, link: &Link) -> Resu
 
 /// The pty is made from the container's own devpts, after the change of root, so that what the host sees is what it is.
 fn open_console(plan: &Plan, link: &Link) -> Result<Option<console::Console>> {
-    if !plan.process.terminal {
-        return Ok(None);
-    }
+    let Some(terminal) = plan.process.terminal else { return Ok(None) };
     link.step("open the console");
-    let (console, master) = console::open(&plan.process)?;
+    let (console, master) = console::open(terminal)?;
     link.ask(&Request::Console, &[&master])?;
     Ok(Some(console))
 }
@@ -178,11 +181,13 @@ fn finish_root(plan: &Plan, root: &rootfs::Root, link: &Link) -> Result<()> {
     sysctl::apply(&plan.sysctls)?;
     link.step("mask paths");
     mask::apply(root, &plan.masks)?;
+    link.step("make the working directory");
+    cwd::make(&plan.process.cwd)?;
     rootfs::finish(root, &plan.rootfs)
 }
 
 /// The last step: after it the process is the container's own program.
-fn execute(plan: &Plan, state: &State, ready: credentials::Ready) -> Result<Infallible> {
+fn execute(plan: &Plan, state: &State, ready: exec::Ready<'_>) -> Result<Infallible> {
     if !plan.hooks.of(Stage::StartContainer).is_empty() {
         let json = state.to_oci_json(Status::Created, Some(getpid().as_raw()));
         hooks::run(Stage::StartContainer, plan.hooks.of(Stage::StartContainer), &json, "/".as_ref())?;

@@ -4,6 +4,7 @@
 //! host it has opened before.
 
 pub mod idmap;
+pub mod limits;
 mod idmap_source;
 pub mod mount_source;
 pub mod netdev;

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::message::{Reply, Request};
-use crate::parent::{Next, Silence, Spawned, died, idmap, netdev, seccomp_agent};
+use crate::parent::{Next, Silence, Spawned, died, idmap, limits, netdev, seccomp_agent};
 use crate::plan::Plan;
 use crate::plan::hooks::Stage;
 use crate::state::{ContainerDir, Init, State, Status};
@@ -88,6 +88,7 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>) -> Result<Served>
                 seccomp_agent::send(listener, notify, &json, spawned.pid())?;
             }
             Request::Ready => {
+                limits::apply(spawned.pid(), &desk.plan.process)?;
                 spawned.reply(&Reply::Done, &[])?;
                 return Ok(served);
             }
