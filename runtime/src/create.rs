@@ -26,8 +26,10 @@ use crate::{delete, terminal};
 pub enum Begin {
     /// When `start` says so, by exec.fifo.
     AtStart,
-    /// As soon as everything is ready: `run`.
-    AtOnce,
+    /// As soon as everything is ready, with nobody to watch it: `run --detach`.
+    Detached,
+    /// As soon as everything is ready, with this process relaying its terminal: `run`.
+    Foreground,
 }
 
 /// A container that was created.
@@ -112,7 +114,7 @@ impl Half {
         dir.keep("config.json", bundle.config())?;
         if self.notify {
             notify::make_directory(dir.path())?;
-            if begin == Begin::AtOnce {
+            if begin != Begin::AtStart {
                 self.forwarder = Forwarder::bind(dir.path())?;
             }
         }
@@ -181,6 +183,7 @@ fn options(global: &Global, args: &CreateArgs) -> Options {
         root_change: if args.no_pivot { mounts::RootChange::MoveAndChroot } else { mounts::RootChange::Pivot },
         keyring: if args.no_new_keyring { process::Keyring::Inherit } else { process::Keyring::New },
         preserve_fds: args.preserve_fds,
+        listen_fds: process::listen_fds(|name| std::env::var(name).ok(), std::process::id()),
     }
 }
 
@@ -188,14 +191,15 @@ fn new_state(bundle: &Bundle, plan: &Plan, args: &CreateArgs) -> State {
     let mut state = State::new(&args.id, bundle.path(), &plan.rootfs.path, plan.cgroup.saved());
     state.annotations = bundle.spec().annotations().clone().unwrap_or_default();
     state.hooks = plan.hooks.clone();
+    state.own_keyring = plan.process.keyring.is_some();
     state.own_pid_namespace = plan.namespaces.pid.is_new();
     state
 }
 
 /// A pty needs somebody at its other end, and a console socket needs a pty.
 fn check_console(plan: &Plan, args: &CreateArgs, begin: Begin) -> Result<()> {
-    match (&args.console_socket, plan.process.terminal) {
-        (None, true) if begin == Begin::AtStart => {
+    match (&args.console_socket, plan.process.terminal.is_some()) {
+        (None, true) if begin != Begin::Foreground => {
             Err(Error::invalid("process.terminal is true, but there is no --console-socket to send the terminal to"))
         }
         (Some(_), false) => Err(Error::invalid("--console-socket is given, but process.terminal is false")),

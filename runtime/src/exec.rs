@@ -33,8 +33,7 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
     let process = requested(&config, args)?;
     let call = process::Call {
         container: &state.id,
-        // Without a keyring of its own it shares the caller's, and one that joins it must not bring another.
-        keyring: process::Keyring::New,
+        keyring: if state.own_keyring { process::Keyring::New } else { process::Keyring::Inherit },
         preserve_fds: args.preserve_fds,
         listen_fds: 0,
     };
@@ -90,7 +89,9 @@ fn check_status(state: &State, status: Status, args: &ExecArgs) -> Result<()> {
 /// The process to run: from a file, or the container's own with what the flags say in place of it.
 fn requested(config: &Spec, args: &ExecArgs) -> Result<Process> {
     if let Some(path) = &args.process {
-        return bundle::load_process(path);
+        let mut process = bundle::load_process(path)?;
+        inherit(&mut process, config.process().as_ref());
+        return Ok(process);
     }
     if args.command().is_empty() {
         return Err(Error::invalid("exec needs a command, or --process FILE"));
@@ -125,6 +126,26 @@ fn requested(config: &Spec, args: &ExecArgs) -> Result<Process> {
     }
     add_capabilities(&mut process, &args.cap)?;
     Ok(process)
+}
+
+/// What a process file does not say is as for the container's own process: leaving it out gives nobody more rights.
+fn inherit(process: &mut Process, own: Option<&Process>) {
+    let Some(own) = own else { return };
+    if process.capabilities().is_none() {
+        process.set_capabilities(own.capabilities().clone());
+    }
+    if process.rlimits().is_none() {
+        process.set_rlimits(own.rlimits().clone());
+    }
+    if process.no_new_privileges().is_none() {
+        process.set_no_new_privileges(own.no_new_privileges());
+    }
+    if process.apparmor_profile().is_none() {
+        process.set_apparmor_profile(own.apparmor_profile().clone());
+    }
+    if process.selinux_label().is_none() {
+        process.set_selinux_label(own.selinux_label().clone());
+    }
 }
 
 /// `--cap` adds to what the process may use; never to what its children inherit (CVE-2022-29162).

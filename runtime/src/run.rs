@@ -18,7 +18,8 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
         // What the container's process leaves behind without a pid namespace is ours to reap.
         set_child_subreaper().on("become", "the subreaper")?;
     }
-    let Created { dir, state, mut spawned, console, notify, .. } = create(global, &args.create, Begin::AtOnce)?;
+    let begin = if args.detach { Begin::Detached } else { Begin::Foreground };
+    let Created { dir, state, mut spawned, console, notify, .. } = create(global, &args.create, begin)?;
     // Hooks, and whoever is quick, may call the runtime for this very container.
     drop(dir);
     if let Err(error) = spawned.until_executed().and_then(|()| start::poststart(&state)) {

@@ -64,6 +64,8 @@ pub struct State {
     pub complete: bool,
     /// Whether init has a pid namespace of its own, so that its end is the end of all.
     pub own_pid_namespace: bool,
+    /// Whether its processes have a session keyring of their own.
+    pub own_keyring: bool,
     /// Its cgroups.
     pub cgroup: SavedCgroup,
     /// Its RDT group, if one was made.
@@ -375,6 +377,7 @@ impl State {
             init: None,
             complete: false,
             own_pid_namespace: false,
+            own_keyring: false,
             cgroup,
             rdt: None,
             hooks: Hooks::default(),

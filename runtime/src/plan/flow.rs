@@ -37,6 +37,19 @@ pub struct Options {
     pub keyring: process::Keyring,
     /// How many fds after standard error are handed to the payload.
     pub preserve_fds: u32,
+    /// How many of the caller's listening sockets go before those.
+    pub listen_fds: u32,
+}
+
+impl Options {
+    fn call(&self) -> process::Call<'_> {
+        process::Call {
+            container: &self.id,
+            keyring: self.keyring,
+            preserve_fds: self.preserve_fds,
+            listen_fds: self.listen_fds,
+        }
+    }
 }
 
 /// A container, lowered: what is to be done, in total types.
@@ -87,7 +100,7 @@ impl Plan {
             sysctls: mounts::lower_sysctls(spec, &namespaces)?,
             hostname: validate::uts_name(spec.hostname(), "hostname", &namespaces)?,
             domainname: validate::uts_name(spec.domainname(), "domainname", &namespaces)?,
-            process: process::lower(spec, options)?,
+            process: process::lower(validate::process(spec)?, linux, &options.call())?,
             seccomp: linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::lower).transpose()?,
             cgroup: cgroup::lower(spec, &options.id, options.manager, layout, options.privilege)?,
             hooks: hooks::lower(spec)?,

@@ -1,6 +1,6 @@
 //! What no other part of the plan looks at: the platform, and the names of the UTS namespace.
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 
 use crate::error::{Error, Result};
 use crate::plan::namespaces::Namespaces;
@@ -20,6 +20,11 @@ pub fn check(spec: &Spec) -> Result<()> {
         return Err(Error::invalid(format!("{name} is set in the configuration: this runtime runs Linux containers only")));
     }
     Ok(())
+}
+
+/// The process, which only `create` of a container that is never started could do without.
+pub fn process(spec: &Spec) -> Result<&Process> {
+    spec.process().as_ref().ok_or_else(|| Error::invalid("process is missing in the configuration"))
 }
 
 /// The longest host or domain name (__NEW_UTS_LEN, uname(2)).
