@@ -4,6 +4,7 @@
 
 mod callers;
 mod checkpoint;
+mod commands;
 mod harness;
 mod hooks;
 mod lifecycle;
