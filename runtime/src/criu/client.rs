@@ -9,18 +9,15 @@ use std::process::{Command, Stdio as ChildStdio};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, sendmsg, shutdown, socketpair};
 use nix::unistd::pipe2;
 use prost::Message;
 
 use super::rpc::{Features, Request, RequestType, Response};
 use crate::error::{Context, Error, Kind, Result};
-<<<<<<< HEAD
-use crate::sys::{self, signals::unblock_in};
-=======
 use crate::sys::process::{self, Child, Exit, Forked};
 use crate::{channel, sys};
->>>>>>> a3876ba (Start criu as a clone that can prepare its namespaces)
 
 /// The longest answer: the longest there are quote one error line.
 const ANSWER: usize = 64 * 1024;
@@ -89,22 +86,6 @@ impl Conversation {
         if !bytes.is_empty() {
             return Err(channel::decode(&bytes)?);
         }
-<<<<<<< HEAD
-        // Nothing else here starts a process while these can be inherited: there are no threads.
-        let handed = || passed.iter().copied().chain([theirs.as_fd()]);
-        for fd in handed() {
-            set_inherited(fd, FdFlag::empty())?;
-        }
-        unblock_in(&mut command);
-        let started = command.spawn();
-        for fd in handed() {
-            set_inherited(fd, FdFlag::FD_CLOEXEC)?;
-        }
-        // Our copy of criu's end closes with this function, so that criu's death reads as the end of the conversation.
-        let child = started.map_err(not_started)?;
-        let mut criu = Self { child, socket };
-=======
->>>>>>> a3876ba (Start criu as a clone that can prepare its namespaces)
         criu.refuse_old()?;
         Ok(criu)
     }
@@ -228,6 +209,8 @@ fn become_criu(stdio: Stdio, passed: &[BorrowedFd<'_>], socket: BorrowedFd<'_>) 
     for fd in passed.iter().chain([&socket]) {
         fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).on("hand a descriptor to", "criu")?;
     }
+    // A foreground restore holds all signals back.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).on("unblock the signals of", "criu")?;
     let mut command = Command::new("criu");
     command.arg("swrk").arg(socket.as_raw_fd().to_string());
     if stdio == Stdio::Null {
