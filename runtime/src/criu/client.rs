@@ -17,6 +17,7 @@ use prost::Message;
 use super::rpc::{Features, Request, RequestType, Response};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::process::{self, Child, Exit, Forked};
+use crate::sys::signals::unblock_in;
 use crate::{channel, sys};
 
 /// The longest answer: the longest there are quote one error line.
@@ -216,6 +217,7 @@ fn become_criu(stdio: Stdio, passed: &[BorrowedFd<'_>], socket: BorrowedFd<'_>) 
     if stdio == Stdio::Null {
         command.stdin(ChildStdio::null()).stdout(ChildStdio::null()).stderr(ChildStdio::null());
     }
+    unblock_in(&mut command);
     Err(not_started(command.exec()))
 }
 

@@ -4,8 +4,8 @@
 //! host it has opened before.
 
 pub mod idmap;
-pub mod limits;
 mod idmap_source;
+pub mod limits;
 pub mod mount_source;
 pub mod netdev;
 pub mod netlink;
