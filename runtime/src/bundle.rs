@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::log;
+use crate::plan::cgroup::forget_unset_pids;
 
 /// The largest configuration that is read: a hundred times what the largest real ones need.
 const LIMIT: u64 = 16 << 20;
@@ -71,7 +72,10 @@ pub fn load_process(path: &Path) -> Result<Process> {
 
 /// Reads a configuration, and checks the version it claims.
 pub fn parse_spec(bytes: &[u8]) -> Result<Spec> {
-    let spec: Spec = parse(bytes, "/process/capabilities")?;
+    let mut spec: Spec = parse(bytes, "/process/capabilities")?;
+    if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
+        forget_unset_pids(resources, bytes, "/linux/resources/pids");
+    }
     check_version(spec.version())?;
     Ok(spec)
 }

@@ -17,6 +17,7 @@ mod fs;
 pub mod layout;
 mod remove;
 mod signal;
+pub mod stats;
 pub mod systemd;
 mod v1;
 

@@ -12,7 +12,7 @@ mod path;
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 use crate::cgroup::SavedCgroup;
 use crate::cgroup::layout::{Layout, Version};
@@ -306,6 +306,18 @@ fn owner(spec: &Spec) -> Option<u32> {
     }
     let root = linux.uid_mappings().iter().flatten().find(|map| map.container_id() == 0 && map.size() > 0);
     root.map(|map| map.host_id()).filter(|&uid| uid != 0)
+}
+
+/// Drops a `pids` without a `limit`: it asks for nothing, but its type reads it as the limit 0, which forbids every fork.
+/// `json` is the text the resources come from, `pids` the JSON pointer of the object in it.
+pub fn forget_unset_pids(resources: &mut LinuxResources, json: &[u8], pids: &str) {
+    if resources.pids().is_none_or(|pids| pids.limit() != 0) {
+        return;
+    }
+    let root: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+    if root.pointer(pids).and_then(|pids| pids.get("limit")).is_none() {
+        resources.set_pids(None);
+    }
 }
 
 #[cfg(test)]

@@ -526,3 +526,17 @@ mod devices_and_program {
         assert_eq!(Access::from_list("c x:3 rwm"), None);
     }
 }
+
+#[test]
+fn pids_without_a_limit_ask_for_nothing() {
+    for (json, kept) in [
+        (r#"{"pids": {}}"#, false),
+        (r#"{"pids": {"limit": 0}}"#, true),
+        (r#"{"pids": {"limit": 5}}"#, true),
+        ("{}", false),
+    ] {
+        let mut resources: LinuxResources = serde_json::from_str(json).unwrap();
+        forget_unset_pids(&mut resources, json.as_bytes(), "/pids");
+        assert_eq!(resources.pids().is_some(), kept, "{json}");
+    }
+}
