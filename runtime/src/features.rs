@@ -5,10 +5,12 @@ use serde_json::{Value, json};
 use crate::cli::SPEC_VERSION;
 use crate::error::{Error, Kind, Result};
 use crate::output::print;
+use crate::plan;
 use crate::plan::hooks::Stage;
 use crate::plan::mounts;
 use crate::plan::namespaces::KINDS;
 use crate::plan::process::capabilities;
+use crate::sys;
 
 /// The highest capability there is a name for: CAP_CHECKPOINT_RESTORE.
 const LAST_CAPABILITY: u32 = 40;
@@ -38,6 +40,19 @@ fn features() -> Value {
     })
 }
 
+fn seccomp() -> Value {
+    let known = plan::seccomp::features();
+    let has = |name: &&&str| plan::seccomp::flag_value(name).is_some_and(sys::seccomp::supports);
+    json!({
+        "enabled": true,
+        "actions": known.actions,
+        "operators": known.operators,
+        "archs": known.archs,
+        "knownFlags": known.known_flags,
+        "supportedFlags": known.known_flags.iter().filter(has).collect::<Vec<_>>(),
+    })
+}
+
 fn linux() -> Value {
     let mut namespaces = KINDS.map(|(_, _, name)| name);
     namespaces.sort_unstable();
@@ -45,6 +60,7 @@ fn linux() -> Value {
         "namespaces": namespaces,
         "capabilities": (0..=LAST_CAPABILITY).map(capabilities::name).collect::<Vec<_>>(),
         "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
+        "seccomp": seccomp(),
         "apparmor": {"enabled": true},
         "selinux": {"enabled": true},
         "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
@@ -58,4 +74,20 @@ fn linux() -> Value {
         "mountExtensions": {"idmap": {"enabled": true}},
         "netDevices": {"enabled": true},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::Features;
+
+    use super::*;
+
+    #[test]
+    fn nothing_of_the_spec_is_left_unsaid() {
+        let features: Features = serde_json::from_value(features()).unwrap();
+        let spoken = serde_json::to_string(&features).unwrap();
+        // An absent property means "unknown", and an orchestrator then assumes the worst.
+        assert!(!spoken.contains("null"), "{spoken}");
+        assert!(crate::bundle::parse_spec(br#"{"ociVersion": "1.0.0"}"#).is_ok(), "ociVersionMin is accepted");
+    }
 }
