@@ -69,9 +69,7 @@ fn stages(given: Given<'_>, link: &Link) -> Result<Infallible> {
     // Nothing of the host may be open where the container's files decide what happens next.
     exec::seal(process, console.as_ref(), [Some(link.as_fd())])?;
     let prepared = exec::prepare(process, console)?;
-    let load = || seccomp::load_and_tell(seccomp, link);
-    let filter = exec::filter(seccomp, &load);
-    let ready = credentials::apply(prepared, credentials::Role::Joined, filter, &|text| link.warn(text))?;
+    let ready = credentials::apply(prepared, credentials::Role::Joined, seccomp, link)?;
     link.step("get ready");
     link.ask_done(&Request::Ready)?;
     exec::execute(ready)

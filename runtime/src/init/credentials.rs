@@ -4,13 +4,16 @@
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
-use super::console;
 use super::cwd::{self, Entered};
-use super::exec::{Filter, Prepared, Ready, find_program};
+use super::exec::{Prepared, Ready, find_program};
+use super::{console, seccomp};
 use crate::error::{Context, Error, Kind, Result};
+use crate::link::Link;
+use crate::message::Request;
 use crate::plan::process::{
     BitList, Capabilities, Held, IoPriority, MemoryPolicy, ProcessPlan, Scheduling, User, capability_name,
 };
+use crate::plan::seccomp::Seccomp;
 use crate::sys::cred::{self, CapabilitySets};
 use crate::sys::sched;
 
@@ -31,13 +34,8 @@ pub enum Role {
 ///
 /// `filter` is loaded here while still privileged, unless the plan sets no_new_privileges: that allows it without
 /// privileges, so that it waits in [`Ready`] for the last moment, or, if the parent is to be sent its listener, until
-/// everything else here is done. `warn` is told of capabilities that cannot be granted.
-pub fn apply<'a>(
-    prepared: Prepared<'a>,
-    role: Role,
-    filter: Option<Filter<'a>>,
-    warn: &dyn Fn(String),
-) -> Result<Ready<'a>> {
+/// everything else here is done. Capabilities that cannot be granted are a warning.
+pub fn apply<'a>(prepared: Prepared<'a>, role: Role, filter: Option<&'a Seccomp>, link: &Link) -> Result<Ready<'a>> {
     let Prepared { plan, env } = prepared;
     // A raised priority, a real-time class and nodes of other cpusets need capabilities.
     attributes(plan, role)?;
@@ -50,7 +48,7 @@ pub fn apply<'a>(
     // Needs CAP_SETPCAP, which the user will not have.
     let bounding = limit_bounding(plan.capabilities.bounding)?;
     let (granted, warnings) = plan.capabilities.granted(Held { permitted: before.permitted, bounding });
-    warnings.into_iter().for_each(warn);
+    warnings.iter().for_each(|warning| link.warn(warning));
     change_ids(&plan.user, before)?;
     // CVE-2024-21626 counts for this attempt as well: enter looks at where it came.
     if entered == Entered::NotAllowed {
@@ -58,32 +56,30 @@ pub fn apply<'a>(
     }
     // An unprivileged filter needs no_new_privileges; without it CAP_SYS_ADMIN. So it comes before the capabilities go, but
     // after everything else: only capset, prctl, the search for the program and execve need the profile's consent.
-    let filter = if plan.no_new_privileges {
-        filter
-    } else {
-        load_privileged(filter, before)?;
-        None
-    };
+    if !plan.no_new_privileges
+        && let Some(filter) = filter
+    {
+        raise(before, SYS_ADMIN)?;
+        load(filter, link)?;
+    }
     give_up(granted)?;
+    let program = find_program(&plan.args[0], &env)?;
+    let mut last = None;
     if plan.no_new_privileges {
         cred::set_no_new_privileges().on("set", "no_new_privs")?;
-    }
-    let program = find_program(&plan.args[0], &env)?;
-    let filter = match filter {
-        Some(Filter::Notifying(load)) => {
-            load()?;
-            None
+        match filter {
+            Some(filter) if filter.notify.is_some() => load(filter, link)?,
+            filter => last = filter,
         }
-        Some(Filter::Silent(load)) => Some(load),
-        None => None,
-    };
-    Ok(Ready { program, args: &plan.args, env, filter })
+    }
+    Ok(Ready { program, args: &plan.args, env, filter: last })
 }
 
-fn load_privileged(filter: Option<Filter<'_>>, before: CapabilitySets) -> Result<()> {
-    let Some(Filter::Silent(load) | Filter::Notifying(load)) = filter else { return Ok(()) };
-    raise(before, SYS_ADMIN)?;
-    load()
+fn load(filter: &Seccomp, link: &Link) -> Result<()> {
+    if let Some(listener) = seccomp::load(filter)? {
+        link.ask(&Request::Listener, &[&listener])?;
+    }
+    Ok(())
 }
 
 /// What the payload inherits beside its identity.

@@ -20,39 +20,30 @@ use nix::sys::stat::{SFlag, stat};
 use nix::unistd::{AccessFlags, execve, faccessat};
 
 use super::console::Console;
-use super::{home, keyring};
+use super::{home, keyring, seccomp};
 use crate::error::{Context, Error, Kind, Result};
 use crate::lsm;
 use crate::plan::process::ProcessPlan;
+use crate::plan::seccomp::Seccomp;
 use crate::sys::{fds, signals};
 
 /// Where a program without a slash is looked for if the container's environment has no PATH.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Loads the system call filter.
-pub type LoadFilter<'a> = &'a dyn Fn() -> Result<()>;
-
-/// The payload's system call filter.
-#[derive(Clone, Copy)]
-pub enum Filter<'a> {
-    /// Nobody is told of it.
-    Silent(LoadFilter<'a>),
-    /// Its listener goes to the parent, which must still be there for it.
-    Notifying(LoadFilter<'a>),
-}
-
 /// A process that has its terminal and its environment, and is still privileged.
+#[derive(Debug)]
 pub struct Prepared<'a> {
     pub(super) plan: &'a ProcessPlan,
     pub(super) env: Vec<CString>,
 }
 
 /// A process that only has to execute its program.
+#[derive(Debug)]
 pub struct Ready<'a> {
     pub(super) program: CString,
     pub(super) args: &'a [CString],
     pub(super) env: Vec<CString>,
-    pub(super) filter: Option<LoadFilter<'a>>,
+    pub(super) filter: Option<&'a Seccomp>,
 }
 
 /// Checks that every descriptor the caller wants to hand to the payload is open, before this program opens any of its own.
@@ -167,9 +158,9 @@ pub fn execute(ready: Ready<'_>) -> Result<Infallible> {
     // is delivered at once, to defaults.
     signals::reset_all();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).on("unblock", "the signals")?;
-    if let Some(load) = filter {
+    if let Some(filter) = filter {
         // Last of all: what comes after the filter needs the profile's consent, and that should be execve alone.
-        load()?;
+        seccomp::load(filter)?;
     }
     let Err(errno) = execve(&program, args, &env);
     Err(explain(&program, errno))

@@ -73,9 +73,7 @@ fn stages(given: Given<'_>, link: &Link) -> Result<Infallible> {
     // Nothing of the host, and no handle on the root, may be open where the image's files decide what happens next.
     exec::seal(&plan.process, console.as_ref(), [Some(link.as_fd()), fifo.as_ref().map(AsFd::as_fd)])?;
     let prepared = exec::prepare(&plan.process, console)?;
-    let load = || seccomp::load_and_tell(plan.seccomp.as_ref(), link);
-    let filter = seccomp::filter(plan.seccomp.as_ref(), &load);
-    let ready = credentials::apply(prepared, credentials::Role::Init, filter, &|text| link.warn(text))?;
+    let ready = credentials::apply(prepared, credentials::Role::Init, plan.seccomp.as_ref(), link)?;
     link.step("get ready");
     link.ask_done(&Request::Ready)?;
     match fifo {
