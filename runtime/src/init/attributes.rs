@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
+use crate::init::rootfs::Root;
 use crate::plan::mounts::{Attributes, Privacy, Propagation};
 use crate::sys::mount::{self as sys, Change, Depth, set_attributes};
 
@@ -93,7 +93,7 @@ impl Changes {
 
     /// Makes the changes on a mount that is attached, for kernels without mount_setattr(2). `EOPNOTSUPP`: only that call
     /// could do it, which is so for attributes of a whole tree.
-    pub fn apply_attached(&self, mount: impl AsFd) -> Result<(), Errno> {
+    pub(super) fn apply_attached(&self, root: &Root, mount: impl AsFd) -> Result<(), Errno> {
         match self.apply(&mount) {
             Err(Errno::ENOSYS) => {}
             result => return result,
@@ -103,11 +103,11 @@ impl Changes {
                 return Err(Errno::EOPNOTSUPP);
             }
             if change.set | change.clear != 0 {
-                remount(mount.as_fd(), *change)?;
+                remount(root, mount.as_fd(), *change)?;
             }
             if change.propagation != 0 {
                 let recursive = if *depth == Depth::Tree { libc::MS_REC } else { 0 };
-                legacy(mount.as_fd(), change.propagation | recursive)?;
+                root.change_by_path(mount.as_fd(), change.propagation | recursive)?;
             }
         }
         Ok(())
@@ -115,20 +115,13 @@ impl Changes {
 }
 
 /// mount(2) replaces all flags of a mount at once, so those it has now are read first.
-fn remount(mount: impl AsFd, change: Change) -> Result<(), Errno> {
+fn remount(root: &Root, mount: impl AsFd, change: Change) -> Result<(), Errno> {
     let now = from_statfs(fstatvfs(&mount)?.flags());
     let wanted = now & !change.clear | change.set;
-    legacy(mount, libc::MS_REMOUNT | libc::MS_BIND | to_legacy(wanted))
+    root.change_by_path(mount, libc::MS_REMOUNT | libc::MS_BIND | to_legacy(wanted))
 }
 
-/// mount(2) knows paths only. This one leads to the very mount: it goes through the host's procfs, which init still sees
-/// at this time, and names an entry of our own process.
-fn legacy(target: impl AsFd, flags: u64) -> Result<(), Errno> {
-    let path = fd_path(target);
-    mount(None::<&str>, path.as_str(), None::<&str>, MsFlags::from_bits_retain(flags), None::<&str>)
-}
-
-/// The name of a descriptor for system calls that take only paths.
+/// The name of a descriptor for system calls that take only paths, while `/proc` is the host's.
 pub(super) fn fd_path(fd: impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }

@@ -9,7 +9,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
@@ -22,71 +22,31 @@ use crate::init::path::{Object, locate_or_make};
 use crate::init::rootfs::Root;
 use crate::init::{filesystem, mask};
 use crate::parent::mount_source::open_cgroup;
+use crate::plan::cgroup_view::{CgroupView, Hierarchy, Scope, Version};
 use crate::plan::mounts::{Attributes, CopyUp, Filesystem, Mount};
 use crate::sys::mount::{self as sys, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, attach, attach_at};
-
-/// The cgroups of a container, for showing them in it.
-#[derive(Debug)]
-pub struct CgroupView {
-    /// Which version is shown.
-    pub version: Version,
-    /// Whether the container has a cgroup namespace of its own, which init is in by now.
-    pub scope: Scope,
-    /// Version 1: every hierarchy. Version 2: the one there is, for where it has to be bound.
-    pub hierarchies: Vec<Hierarchy>,
-}
-
-/// The version of the cgroups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// A hierarchy for each controller.
-    Legacy,
-    /// One for all.
-    Unified,
-}
-
-/// Whose cgroup is the root of what is seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// The container's, by its cgroup namespace.
-    Namespace,
-    /// The host's; on version 1 the container's directory is bound.
-    Host,
-}
-
-/// One hierarchy.
-#[derive(Debug)]
-pub struct Hierarchy {
-    /// The name of its directory on the host, such as `cpu,cpuacct` or `systemd`; not used for version 2.
-    pub name: String,
-    /// Its mount options, such as `cpu,cpuacct` or `name=systemd`; not used for version 2.
-    pub options: String,
-    /// The directory that is bound where the hierarchy is not mounted anew: the container's own, on the host.
-    pub directory: PathBuf,
-    /// The same as a detached tree, if the parent could make it.
-    pub tree: Option<OwnedFd>,
-}
 
 /// The attributes every mount of cgroups has, with those the configuration adds.
 pub fn attributes(mount: &Mount) -> Attributes {
     Attributes { set: mount.attributes.set | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC, clear: mount.attributes.clear }
 }
 
-/// Mounts the view.
-pub(super) fn mount(root: &Root, mount: &Mount, view: &mut CgroupView) -> Result<()> {
+/// Mounts the view. `trees` are the directories of its hierarchies as the parent opened them, in their order; none where it
+/// could not, or need not.
+pub(super) fn mount(root: &Root, mount: &Mount, view: &CgroupView, trees: Vec<OwnedFd>) -> Result<()> {
     let target = locate_or_make(root, &mount.destination, mount.destination_link, Object::Directory)
         .map_err(failed_call(mount))?;
     match view.version {
-        Version::Unified => unified(mount, view, &target),
-        Version::Legacy => legacy(mount, view, &target),
+        Version::Unified => unified(root, mount, view, trees, &target),
+        Version::Legacy => legacy(root, mount, view, trees, &target),
     }
 }
 
-fn unified(mount: &Mount, view: &mut CgroupView, target: &OwnedFd) -> Result<()> {
+fn unified(root: &Root, mount: &Mount, view: &CgroupView, trees: Vec<OwnedFd>, target: &OwnedFd) -> Result<()> {
     let tree = match filesystem::detached(&new(c"cgroup2", c"cgroup"), [].into_iter(), mount.attributes.set) {
         // A user namespace without a cgroup namespace may not mount it.
-        Err(Errno::EPERM | Errno::EBUSY) => match view.hierarchies.first_mut() {
-            Some(hierarchy) => match bound(mount, hierarchy) {
+        Err(Errno::EPERM | Errno::EBUSY) => match view.hierarchies.first() {
+            Some(hierarchy) => match bound(mount, hierarchy, trees.into_iter().next()) {
                 // The container's cgroup is not to be seen from here. What is there instead must not stay writable
                 // (CVE-2023-25809).
                 Err(error) if error.errno() == Some(Errno::ENOENT) => empty(mount)?,
@@ -97,20 +57,22 @@ fn unified(mount: &Mount, view: &mut CgroupView, target: &OwnedFd) -> Result<()>
         made => made.map_err(failed_call(mount))?,
     };
     attach(&tree, target).map_err(failed_call(mount))?;
-    propagate(mount, &tree)
+    propagate(root, mount, &tree)
 }
 
 fn empty(mount: &Mount) -> Result<OwnedFd> {
     mask::empty_directory().map_err(failed_call(mount))
 }
 
-fn propagate(mount: &Mount, tree: &OwnedFd) -> Result<()> {
-    Changes::of_filesystem(mount.tree_attributes, &mount.propagation).apply_attached(tree).map_err(failed_call(mount))
+fn propagate(root: &Root, mount: &Mount, tree: &OwnedFd) -> Result<()> {
+    Changes::of_filesystem(mount.tree_attributes, &mount.propagation)
+        .apply_attached(root, tree)
+        .map_err(failed_call(mount))
 }
 
 /// The hierarchy's directory as a tree with all attributes.
-fn bound(mount: &Mount, hierarchy: &mut Hierarchy) -> Result<OwnedFd> {
-    match hierarchy.tree.take() {
+fn bound(mount: &Mount, hierarchy: &Hierarchy, tree: Option<OwnedFd>) -> Result<OwnedFd> {
+    match tree {
         Some(tree) => Ok(tree),
         None => open_cgroup(&hierarchy.directory, attributes(mount))?
             .ok_or_else(|| failed(mount, Kind::System, "not permitted to bind the container's cgroup")),
@@ -121,16 +83,17 @@ fn new(kind: &CStr, name: &CStr) -> Filesystem {
     Filesystem { kind: kind.into(), name: name.into(), super_flags: 0, data: Vec::new(), copy_up: CopyUp::No }
 }
 
-fn legacy(mount: &Mount, view: &mut CgroupView, target: &OwnedFd) -> Result<()> {
+fn legacy(root: &Root, mount: &Mount, view: &CgroupView, trees: Vec<OwnedFd>, target: &OwnedFd) -> Result<()> {
     let call = failed_call(mount);
     let usual = ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC;
     let directory = filesystem::detached(&new(c"tmpfs", c"tmpfs"), ["mode=755"].into_iter(), usual).map_err(&call)?;
     attach(&directory, target).map_err(&call)?;
-    for hierarchy in &mut view.hierarchies {
+    let mut trees = trees.into_iter();
+    for hierarchy in &view.hierarchies {
         let name = CString::new(hierarchy.name.as_str()).map_err(|_| call(Errno::EINVAL))?;
         let within = |error: Error| error.within(describe(mount));
         mkdirat(&directory, name.as_c_str(), Mode::from_bits_truncate(0o755)).map_err(&call)?;
-        let tree = hierarchy_tree(mount, view.scope, hierarchy).map_err(within)?;
+        let tree = hierarchy_tree(mount, view.scope, hierarchy, trees.next()).map_err(within)?;
         // Nobody else can reach this tmpfs yet, so its names are what we made them.
         attach_at(&tree, &directory, &name)
             .map_err(|errno| within(Error::sys(format!("attach the cgroup {}", hierarchy.name), errno)))?;
@@ -145,18 +108,17 @@ fn legacy(mount: &Mount, view: &mut CgroupView, target: &OwnedFd) -> Result<()> 
     }
     // Last, because its directories had to be made.
     let readonly = Attributes { set: mount.attributes.set & sys::ATTR_RDONLY, clear: 0 };
-    Changes::of_mount(readonly).apply_attached(&directory).map_err(&call)?;
-    propagate(mount, &directory)
+    Changes::of_mount(readonly).apply_attached(root, &directory).map_err(&call)?;
+    propagate(root, mount, &directory)
 }
 
-fn hierarchy_tree(mount: &Mount, scope: Scope, hierarchy: &mut Hierarchy) -> Result<OwnedFd> {
+fn hierarchy_tree(mount: &Mount, scope: Scope, hierarchy: &Hierarchy, tree: Option<OwnedFd>) -> Result<OwnedFd> {
     if scope == Scope::Namespace {
-        let fresh = Filesystem { data: vec![hierarchy.options.clone()], ..new(c"cgroup", c"cgroup") };
-        let options = fresh.data.iter().map(String::as_str);
-        match filesystem::detached(&fresh, options, attributes(mount).set) {
+        let options = hierarchy.options.iter().map(String::as_str);
+        match filesystem::detached(&new(c"cgroup", c"cgroup"), options, attributes(mount).set) {
             Err(Errno::EPERM | Errno::EBUSY) => {}
             made => return made.map_err(|errno| Error::sys(format!("mount the cgroup {}", hierarchy.name), errno)),
         }
     }
-    bound(mount, hierarchy)
+    bound(mount, hierarchy, tree)
 }

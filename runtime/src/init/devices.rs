@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::init::mounts::parent_and_name;
 use crate::init::path::{self, Object};
 use crate::init::rootfs::Root;
-use crate::parent::mount_source::{MountSources, open_device};
+use crate::parent::mount_source::{Sources, open_device};
 use crate::plan::devices::{Dev, DeviceNode, Devices};
 use crate::plan::mounts::Link;
 use crate::sys::mount::attach;
@@ -30,7 +30,7 @@ const LINKS: [(&str, &str); 4] = [
 ];
 
 /// Makes all nodes and links. Relies on the file mode mask that [`crate::init::rootfs::attach`] set to 0.
-pub fn create(root: &mut Root, devices: &Devices, sources: &mut MountSources) -> Result<()> {
+pub fn create(root: &mut Root, devices: &Devices, sources: &mut Sources) -> Result<()> {
     if devices.dev == Dev::Bound {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
+use nix::fcntl::{OFlag, ResolveFlag};
 use nix::sys::stat::{SFlag, fstat, makedev};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -56,7 +56,7 @@ fn make_readonly(root: &Root, path: &Path) -> Result<()> {
     };
     attach(&tree, &target).on("make read-only", path.display())?;
     if pending {
-        change.apply_attached(&tree).on("make read-only", path.display())?;
+        change.apply_attached(root, &tree).on("make read-only", path.display())?;
     }
     Ok(())
 }
@@ -108,28 +108,23 @@ pub(super) fn empty_directory() -> Result<OwnedFd, Errno> {
     sys::fsmount(&context, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
 }
 
-/// The container's /dev/null as a mount: the node that was made for it, or what the image or a mount has there; if that is
-/// not the null device, the host's.
+/// The container's /dev/null: the node that was made for it, or what a mount of the configuration has there.
 fn null(root: &Root) -> Result<OwnedFd> {
-    if let Some(node) = &root.null
-        && is_null(node).on("look at", "/dev/null")?
-    {
-        return clone_tree(node, c"", Depth::One, Symlink::Itself).on("copy", "/dev/null");
-    }
-    let place = path::open(root, Path::new("/dev/null"), OFlag::O_PATH | OFlag::O_NOFOLLOW, ResolveFlag::empty());
-    let from_root = place.and_then(|place| match is_null(&place)? {
-        true => clone_tree(&place, c"", Depth::One, Symlink::Itself),
-        false => Err(Errno::ENODEV),
-    });
-    let null = match from_root {
-        Ok(null) => null,
-        // Before the root is switched this is the host's.
-        Err(_) => clone_tree(AT_FDCWD, "/dev/null", Depth::One, Symlink::Itself).on("open", "/dev/null")?,
+    let no_links = ResolveFlag::RESOLVE_NO_SYMLINKS;
+    let null = match &root.null {
+        Some(made) => clone_tree(made, c"", Depth::One, Symlink::Itself).on("copy", "/dev/null")?,
+        None => match path::open(root, Path::new("/dev/null"), OFlag::O_PATH, no_links) {
+            Ok(found) => clone_tree(found, c"", Depth::One, Symlink::Itself).on("copy", "/dev/null")?,
+            Err(Errno::ELOOP) => return Err(no_null()),
+            Err(errno) => return Err(Error::sys("open /dev/null", errno)),
+        },
     };
-    if is_null(&null).on("look at", "/dev/null")? {
-        return Ok(null);
-    }
-    Err(Error::new(Kind::System, "/dev/null is not the null device (1:3), so no file can be masked with it"))
+    // Looked at now that nobody can exchange it any more.
+    if is_null(&null).on("look at", "/dev/null")? { Ok(null) } else { Err(no_null()) }
+}
+
+fn no_null() -> Error {
+    Error::new(Kind::System, "/dev/null is not the null device (1:3), so no file can be masked with it")
 }
 
 fn is_null(node: impl AsFd) -> Result<bool, Errno> {

@@ -14,27 +14,32 @@ use nix::unistd::symlinkat;
 
 use crate::error::{Error, Kind, Result};
 use crate::init::attributes::Changes;
-use crate::init::cgroup_mount::{self, CgroupView};
+use crate::init::cgroup_mount;
 use crate::init::path::{self, Object};
 use crate::init::rootfs::Root;
 use crate::init::{copy_up, filesystem};
-use crate::parent::mount_source::{MountSources, Opened, Tree};
+use crate::parent::mount_source::{Opened, Sources, Tree};
+use crate::plan::cgroup_view::CgroupView;
 use crate::plan::mounts::{CopyUp, Filesystem, Link, Mount, Privacy, Source};
 use crate::sys::mount::{self as sys, ATTR_RDONLY, Depth, attach};
 
-/// Makes all of `mounts`. `cgroups` is asked for the container's view of its cgroups when the first mount needs it: they may
-/// be made while init does the mounts before that one.
+/// Makes all of `mounts`. `cgroups` is called before the first mount that shows the container's cgroups: init must be in them
+/// (and in the cgroup namespace) by then, and they may be made while it does the mounts before that one. It returns their
+/// directories as trees, as the parent opened them: all hierarchies of `view` in order, or none.
+///
+/// `step` is told of each mount before it is made.
 pub fn mount_all(
     root: &mut Root,
     mounts: &[Mount],
-    sources: &mut MountSources,
-    cgroups: impl FnOnce() -> Result<CgroupView>,
+    sources: &mut Sources,
+    view: &CgroupView,
+    mut cgroups: impl FnMut() -> Result<Vec<OwnedFd>>,
+    step: impl Fn(&str),
 ) -> Result<()> {
     let mut opened = std::mem::take(&mut sources.mounts).into_iter();
     let mut sysfs = sources.sysfs.take();
-    let mut cgroups = Some(cgroups);
-    let mut view = None;
     for mount in mounts {
+        step(&describe(mount));
         let source = opened.next().flatten();
         match (&mount.source, source) {
             (Source::Bind(_), Some(source)) => bind_mount(root, mount, source)?,
@@ -42,12 +47,8 @@ pub fn mount_all(
             (Source::Filesystem(new), _) => new_filesystem(root, mount, new, &mut sysfs)?,
             (Source::Remount(new), _) => remount(root, mount, new)?,
             (Source::Cgroup, _) => {
-                if let Some(ask) = cgroups.take() {
-                    view = Some(ask()?);
-                }
-                let view =
-                    view.as_mut().ok_or_else(|| failed(mount, Kind::System, "there is no view of the cgroups"))?;
-                cgroup_mount::mount(root, mount, view)?;
+                let trees = cgroups()?;
+                cgroup_mount::mount(root, mount, view, trees)?;
             }
         }
     }
@@ -87,7 +88,7 @@ fn bind_mount(root: &Root, mount: &Mount, source: Opened) -> Result<()> {
         Errno::ENOTDIR | Errno::EINVAL => mismatch(mount, &fd, &target, errno),
         errno => Error::sys(describe(mount), errno),
     })?;
-    settle(mount, &fd, pending)
+    settle(root, mount, &fd, pending)
 }
 
 fn mismatch(mount: &Mount, source: &OwnedFd, target: &OwnedFd, errno: Errno) -> Error {
@@ -103,9 +104,9 @@ fn mismatch(mount: &Mount, source: &OwnedFd, target: &OwnedFd, errno: Errno) -> 
 }
 
 /// Does what could not be done while the mount was detached: nothing, on a kernel with mount_setattr(2).
-fn settle(mount: &Mount, attached: &OwnedFd, pending: Option<Changes>) -> Result<()> {
+fn settle(root: &Root, mount: &Mount, attached: &OwnedFd, pending: Option<Changes>) -> Result<()> {
     let Some(pending) = pending else { return Ok(()) };
-    pending.apply_attached(attached).map_err(|errno| match errno {
+    pending.apply_attached(root, attached).map_err(|errno| match errno {
         Errno::EOPNOTSUPP => {
             failed(mount, Kind::Unsupported, "an option for all mounts below it (rro, rnosuid, ...) needs Linux 5.12")
         }
@@ -248,7 +249,7 @@ fn new_filesystem(root: &mut Root, mount: &Mount, new: &Filesystem, sysfs: &mut 
     attach(&made, &target).map_err(failed_call(mount))?;
     let changes = Changes::of_filesystem(mount.tree_attributes, &mount.propagation);
     if !changes.is_empty() {
-        settle(mount, &made, Some(changes))?;
+        settle(root, mount, &made, Some(changes))?;
     }
     if late {
         root.late_readonly.push((made, mount.destination.display().to_string()));
@@ -315,7 +316,7 @@ fn by_path(root: &Root, mount: &Mount, new: &Filesystem, target: &OwnedFd) -> Re
     }
     // The descriptor at hand is that of what the mount now covers; its name leads to what is on top.
     let made = path::locate(root, &mount.destination, mount.destination_link).map_err(failed_call(mount))?;
-    settle(mount, &made, Some(changes))
+    settle(root, mount, &made, Some(changes))
 }
 
 /// `remount`: other options for what is mounted there.
@@ -331,5 +332,5 @@ fn remount(root: &Root, mount: &Mount, new: &Filesystem) -> Result<()> {
     }
     let changes =
         Changes::of_bind(Depth::Tree, mount.attributes, mount.tree_attributes, &mount.propagation, Privacy::Kept);
-    settle(mount, &target, Some(changes))
+    settle(root, mount, &target, Some(changes))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open};
@@ -15,8 +15,9 @@ use nix::unistd::{chroot, fchdir};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::attributes::Changes;
-use crate::parent::mount_source::MountSources;
-use crate::plan::mounts::{Access, Attach, Attributes, Propagation, RootfsPlan};
+use crate::parent::mount_source::Sources;
+use crate::plan::mounts::{Access, Attach, Attributes, Propagation, RootChange, RootfsPlan};
+use crate::procfs::Procfs;
 use crate::sys::mount::{ATTR_RDONLY, Depth, attach as attach_tree, attach_at, pivot_to_working_directory};
 
 /// The container's root directory, and what is to be done with it once nothing more is made in it.
@@ -27,6 +28,8 @@ pub struct Root {
     pub(super) late_readonly: Vec<(OwnedFd, String)>,
     /// The container's /dev/null, once it is made.
     pub(super) null: Option<OwnedFd>,
+    /// The host's procfs, on a kernel where attributes can only be changed by a path.
+    procfs: Option<Procfs>,
 }
 
 impl AsFd for Root {
@@ -38,14 +41,27 @@ impl AsFd for Root {
 impl Root {
     /// A root that is attached already.
     pub fn at(fd: OwnedFd) -> Self {
-        Self { fd, late_readonly: Vec::new(), null: None }
+        Self { fd, late_readonly: Vec::new(), null: None, procfs: None }
+    }
+
+    /// mount(2) with `flags` on the mount `target` is the root of, for kernels without mount_setattr(2). That call knows
+    /// paths only; this one goes through the host's procfs to an entry of our own process, so it leads to that very mount,
+    /// after the switch of the root too.
+    pub(super) fn change_by_path(&self, target: impl AsFd, flags: u64) -> Result<(), Errno> {
+        let procfs = self.procfs.as_ref().ok_or(Errno::ENOSYS)?;
+        let name = format!("self/fd/{}", target.as_fd().as_raw_fd());
+        fchdir(procfs)?;
+        let flags = MsFlags::from_bits_retain(flags);
+        let changed = mount(None::<&str>, name.as_str(), None::<&str>, flags, None::<&str>);
+        fchdir(self)?;
+        changed
     }
 }
 
 /// Attaches the root in the mount namespace, which is a new copy of the host's.
 ///
 /// The file mode mask becomes 0, so that mount points and nodes get the modes that are meant; init sets the payload's later.
-pub fn attach(plan: &RootfsPlan, sources: &mut MountSources) -> Result<Root> {
+pub fn attach(plan: &RootfsPlan, sources: &mut Sources) -> Result<Root> {
     umask(Mode::empty());
     // Before anything is mounted: in a copy of shared mounts each mount, and at the switch each unmount, would appear on
     // the host. Private and not slave, because nothing of this tree is kept: what the container gets has been copied.
@@ -53,10 +69,12 @@ pub fn attach(plan: &RootfsPlan, sources: &mut MountSources) -> Result<Root> {
         .on("separate", "the mount namespace from the host's")?;
     let tree = sources.root.take().ok_or_else(|| Error::new(Kind::System, "the root has not been opened"))?;
     attach_root(plan, &tree.fd).on("attach the root", plan.path.display())?;
+    let mut root = Root::at(tree.fd);
     if let Some(pending) = tree.pending {
-        pending.apply_attached(&tree.fd).on("set the propagation of", plan.path.display())?;
+        root.procfs = Some(Procfs::host()?);
+        pending.apply_attached(&root, &root).on("set the propagation of", plan.path.display())?;
     }
-    Ok(Root::at(tree.fd))
+    Ok(root)
 }
 
 fn attach_root(plan: &RootfsPlan, root: &OwnedFd) -> Result<(), Errno> {
@@ -79,27 +97,16 @@ fn same(one: &OwnedFd, other: &OwnedFd) -> Result<bool, Errno> {
     Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
-/// How the root is switched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Switch {
-    /// pivot_root(2): the host's tree is gone from the namespace afterwards.
-    Pivot,
-    /// `--no-pivot`, where `/` is the kernel's first file system, which cannot be pivoted: the root is moved over `/`.
-    Move,
-    /// No mount namespace of its own: chroot(2) alone.
-    Chroot,
-}
-
 /// Makes the root the process' `/` and working directory.
-pub fn pivot(root: &Root, plan: &RootfsPlan, switch: Switch) -> Result<()> {
+pub fn pivot(root: &Root, plan: &RootfsPlan) -> Result<()> {
     fchdir(root).on("enter", "the root directory")?;
-    match switch {
-        Switch::Pivot => {
+    match plan.change {
+        RootChange::Pivot => {
             pivot_to_working_directory().map_err(explain_pivot)?;
             // The host's tree is stacked on the new root now, so that is what `.` names here.
             umount2(".", MntFlags::MNT_DETACH).on("unmount", "the host's root")?;
         }
-        Switch::Move => {
+        RootChange::MoveAndChroot => {
             if plan.attach == Attach::AtPath {
                 attach_at(root, AT_FDCWD, c"/").on("move", "the root directory to /")?;
             }
@@ -107,7 +114,6 @@ pub fn pivot(root: &Root, plan: &RootfsPlan, switch: Switch) -> Result<()> {
             hide_kernel_filesystems()?;
             chroot(".").on("chroot to", "the root directory")?;
         }
-        Switch::Chroot => chroot(".").on("chroot to", "the root directory")?,
     }
     if let Some(Propagation { flag, depth }) = plan.propagation {
         // Only now, because until now `/` was the host's.
@@ -170,10 +176,10 @@ fn unescape(text: &str) -> String {
 pub fn finish(root: &Root, plan: &RootfsPlan) -> Result<()> {
     let readonly = || Changes::of_mount(Attributes { set: ATTR_RDONLY, clear: 0 });
     for (mount, what) in &root.late_readonly {
-        readonly().apply_attached(mount).on("make read-only", what)?;
+        readonly().apply_attached(root, mount).on("make read-only", what)?;
     }
     if plan.access == Access::ReadOnly {
-        readonly().apply_attached(root).on("make read-only", "the root directory")?;
+        readonly().apply_attached(root, root).on("make read-only", "the root directory")?;
     }
     Ok(())
 }

@@ -4,8 +4,8 @@
 //! keeps them apart is set here, before anything is attached or mounted on it.
 //!
 //! Copying a mount needs CAP_SYS_ADMIN in the user namespace that owns the mount namespace. A caller without it has that
-//! privilege only in the namespaces the container gets, so nothing can be taken before they exist: [`MountSources`] then
-//! stays empty, and init takes the same steps itself ([`MountSources::complete`]) as the first thing in its new namespaces,
+//! privilege only in the namespaces the container gets, so nothing can be taken before they exist: [`Sources`] then
+//! stays empty, and init takes the same steps itself ([`Sources::complete`]) as the first thing in its new namespaces,
 //! which are still a plain copy of the host's: nothing of an image has been touched, and no container process exists.
 
 use std::fs;
@@ -19,7 +19,9 @@ use nix::sys::stat::{SFlag, fstat};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::attributes::Changes;
+use crate::init::cgroup_mount;
 use crate::parent::idmap_source::IdmapNamespaces;
+use crate::plan::cgroup_view::{CgroupView, Scope, Version};
 use crate::plan::devices::DeviceNode;
 use crate::plan::mounts::{Attributes, Bind, Mount, Privacy, RootfsPlan, Source, SourceLink};
 use crate::plan::namespaces::{self, Namespaces};
@@ -40,8 +42,8 @@ pub struct Wanted<'a> {
 
 /// The trees for the root, the mounts and the devices.
 #[derive(Debug, Default)]
-pub struct MountSources {
-    /// The root; absent until [`MountSources::complete`] where the caller lacks the privilege.
+pub struct Sources {
+    /// The root; absent until [`Sources::complete`] where the caller lacks the privilege.
     pub(crate) root: Option<Tree>,
     /// One for each mount.
     pub(crate) mounts: Vec<Option<Opened>>,
@@ -70,15 +72,15 @@ pub(crate) struct Tree {
 }
 
 /// Takes all that `wanted` needs of the host. To be called before init is made; see above for callers without privilege.
-pub fn open(wanted: Wanted<'_>) -> Result<MountSources> {
-    let mut sources = MountSources::default();
+pub fn open(wanted: Wanted<'_>) -> Result<Sources> {
+    let mut sources = Sources::default();
     match sources.complete(wanted) {
-        Err(error) if sources.root.is_none() && error.errno() == Some(Errno::EPERM) => Ok(MountSources::default()),
+        Err(error) if sources.root.is_none() && error.errno() == Some(Errno::EPERM) => Ok(Sources::default()),
         result => result.map(|()| sources),
     }
 }
 
-impl MountSources {
+impl Sources {
     /// Takes what is not there yet: nothing, unless the caller of [`open`] lacked the privilege.
     pub fn complete(&mut self, wanted: Wanted<'_>) -> Result<()> {
         if self.root.is_some() {
@@ -235,13 +237,22 @@ impl Drop for FileLimit {
     }
 }
 
-/// Copies of the container's directories in cgroup hierarchies, detached, for a container whose view of them is a bind mount.
-/// `None` for one that cannot be copied because the caller lacks the privilege: init then does it.
-pub fn open_cgroups<'a>(
-    directories: impl IntoIterator<Item = &'a Path>,
-    attributes: Attributes,
-) -> Result<Vec<Option<OwnedFd>>> {
-    directories.into_iter().map(|directory| open_cgroup(directory, attributes)).collect()
+/// The directories of `view` as trees for the mount of the type `cgroup` among `mounts`, once they exist. None where they are
+/// not bound, or where the caller lacks the privilege and init opens them itself.
+pub fn open_cgroups(view: &CgroupView, mounts: &[Mount]) -> Result<Vec<OwnedFd>> {
+    let mount = mounts.iter().find(|mount| mount.source == Source::Cgroup);
+    let Some(mount) = mount.filter(|_| view.version == Version::Legacy && view.scope == Scope::Host) else {
+        return Ok(Vec::new());
+    };
+    let attributes = cgroup_mount::attributes(mount);
+    let mut trees = Vec::with_capacity(view.hierarchies.len());
+    for hierarchy in &view.hierarchies {
+        match open_cgroup(&hierarchy.directory, attributes)? {
+            Some(tree) => trees.push(tree),
+            None => return Ok(Vec::new()),
+        }
+    }
+    Ok(trees)
 }
 
 pub(crate) fn open_cgroup(directory: &Path, attributes: Attributes) -> Result<Option<OwnedFd>> {

@@ -1,6 +1,7 @@
 //! Spec → Plan: pure, no side effect.
 
 pub mod cgroup;
+pub mod cgroup_view;
 pub mod devices;
 pub mod hooks;
 pub mod mounts;

@@ -16,7 +16,7 @@ use crate::plan::namespaces::{self, IdMap, Namespaces};
 use crate::sys::mount::Depth;
 use options::Meaning;
 pub use options::known as known_options;
-pub use rootfs::{Access, Attach, Masks, Privacy, RootfsPlan, masks, rootfs};
+pub use rootfs::{Access, Attach, Masks, Privacy, RootChange, RootfsPlan, lower_masks, lower_rootfs};
 
 /// More mounts than any kernel's default `fs.mount-max` allows in one namespace.
 const MOST_MOUNTS: usize = 100_000;

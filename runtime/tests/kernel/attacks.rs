@@ -141,20 +141,30 @@ fn cve_2024_45310() {
 }
 
 fn cve_2025_31133() {
+    // The container has a /dev from outside, so that no nodes are made; what its null is, a neighbour decides.
+    for null in [Node::Link("/victim"), Node::Link("zero"), Node::File("x")] {
+        let world = World::new();
+        world.tree(&[("secret", Node::File("secret")), ("victim", Node::File("x"))]);
+        world.host_tree(&[("dev/null", null)]);
+        let plan = world.plan(
+            json!([proc_mount(), bind(world.host("dev"), "/dev", &[])]),
+            json!({"maskedPaths": ["/secret", "/proc/keys"]}),
+        );
+        let root = plan.mounted().unwrap();
+        let error = plan.finish(root).unwrap_err().to_string();
+        let sentence = "mask /secret: /dev/null is not the null device (1:3), so no file can be masked with it";
+        assert_eq!(error, sentence);
+    }
+    // With nodes of its own, the container's /dev/null is the one that was made, whatever is at its name by then.
     let world = World::new();
-    world.host_tree(&[("victim", Node::File("host's"))]);
-    world.tree(&[("secret", Node::File("secret"))]);
-    // The container has the image's /dev; its null is what a neighbour put there. The nodes are not made, as the
-    // configuration binds all of /dev.
-    world.host_tree(&[("dev/null", Node::Link("/victim")), ("dev/zero", Node::File("x"))]);
-    let plan = world.plan(
-        json!([proc_mount(), bind(world.host("dev"), "/dev", &[])]),
-        json!({"maskedPaths": ["/secret", "/proc/keys"]}),
-    );
-    plan.enter().unwrap();
-    assert!(fs::read("/secret").unwrap().is_empty());
+    world.tree(&[("secret", Node::File("secret")), ("dev", Node::Dir)]);
+    let plan = world.plan(json!([proc_mount()]), json!({"maskedPaths": ["/secret"]}));
+    let root = plan.mounted().unwrap();
+    fs::rename(world.root("dev/null"), world.root("dev/moved")).unwrap();
+    symlink("/victim", world.root("dev/null")).unwrap();
+    plan.finish(root).unwrap();
     assert!(fs::metadata("/secret").unwrap().file_type().is_char_device());
-    assert!(fs::read("/proc/keys").unwrap().is_empty());
+    assert!(fs::read("/secret").unwrap().is_empty());
 }
 
 fn cve_2026_41579() {

@@ -8,9 +8,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::makedev;
 use serde_json::{Value, json};
-use tare::error::Result;
-use tare::init::cgroup_mount::{CgroupView, Hierarchy, Scope, Version};
-use tare::init::rootfs::Switch;
+use tare::plan::cgroup_view::{CgroupView, Hierarchy, Scope, Version};
 
 use crate::Case;
 use crate::world::{Node, Plan, World, bind, proc_mount, table};
@@ -157,7 +155,7 @@ fn legacy_hierarchies() -> Vec<Hierarchy> {
             let name = Path::new(&path).file_name().unwrap().to_str().unwrap().to_owned();
             let options = if name == "systemd" { "name=systemd".to_owned() } else { name.clone() };
             assert_eq!(line.kind, "cgroup");
-            Hierarchy { name, options, directory: path.into(), tree: None }
+            Hierarchy { name, options: vec![options], directory: path.into() }
         })
         .collect()
 }
@@ -180,22 +178,16 @@ fn cgroup_hierarchies_are_bound() {
         crate::skip!("this host has no cgroups of version 1");
     }
     let names: Vec<String> = hierarchies.iter().map(|hierarchy| hierarchy.name.clone()).collect();
-    // Half of them as the parent does it, the others by init.
-    let plan = world.plan(json!([proc_mount(), cgroup_mount(&["ro"])]), json!({}));
-    let attributes = tare::init::cgroup_mount::attributes(&plan.mounts[1]);
-    let half = hierarchies.len() / 2;
-    let directories: Vec<_> = hierarchies[..half].iter().map(|hierarchy| hierarchy.directory.clone()).collect();
-    let trees =
-        tare::parent::mount_source::open_cgroups(directories.iter().map(|path| path.as_path()), attributes).unwrap();
-    for (hierarchy, tree) in hierarchies.iter_mut().zip(trees) {
-        hierarchy.tree = tree;
-    }
+    let mut plan = world.plan(json!([proc_mount(), cgroup_mount(&["ro"])]), json!({}));
     // A hierarchy of two controllers, whatever this host has: the links go by the name alone.
     hierarchies[0].name = "first,second".into();
     let names: Vec<String> = ["first,second".to_owned()].into_iter().chain(names.into_iter().skip(1)).collect();
-    let view = CgroupView { version: Version::Legacy, scope: Scope::Host, hierarchies };
-    let root = plan.mounted_with(plan.open().unwrap(), || Ok(view)).unwrap();
-    plan.finish(root, Switch::Pivot).unwrap();
+    plan.cgroups = CgroupView { version: Version::Legacy, scope: Scope::Host, hierarchies };
+    let trees = tare::parent::mount_source::open_cgroups(&plan.cgroups, &plan.mounts).unwrap();
+    assert_eq!(trees.len(), names.len());
+    let mut trees = Some(trees);
+    let root = plan.mounted_with(plan.open().unwrap(), || Ok(trees.take().unwrap())).unwrap();
+    plan.finish(root).unwrap();
     check_hierarchies(&names);
     assert_eq!(fs::read_link("/sys/fs/cgroup/second").unwrap(), Path::new("first,second"));
 }
@@ -207,23 +199,24 @@ fn cgroup_hierarchies_in_a_namespace() {
         crate::skip!("this host has no cgroups of version 1");
     }
     let names: Vec<String> = hierarchies.iter().map(|hierarchy| hierarchy.name.clone()).collect();
-    let plan = world.plan(json!([proc_mount(), cgroup_mount(&["ro", "nosuid"])]), json!({}));
+    let mut plan = world.plan(json!([proc_mount(), cgroup_mount(&["ro", "nosuid"])]), json!({}));
+    plan.cgroups = CgroupView { version: Version::Legacy, scope: Scope::Namespace, hierarchies };
     let root = plan
         .mounted_with(plan.open().unwrap(), || {
             unshare(CloneFlags::CLONE_NEWCGROUP).unwrap();
-            Ok(CgroupView { version: Version::Legacy, scope: Scope::Namespace, hierarchies })
+            Ok(Vec::new())
         })
         .unwrap();
-    plan.finish(root, Switch::Pivot).unwrap();
+    plan.finish(root).unwrap();
     check_hierarchies(&names);
 }
 
 fn the_unified_hierarchy() {
     let world = World::new();
-    let plan = world.plan(json!([proc_mount(), cgroup_mount(&["ro", "nosuid"])]), json!({}));
-    let view = CgroupView { version: Version::Unified, scope: Scope::Host, hierarchies: Vec::new() };
-    let root = plan.mounted_with(plan.open().unwrap(), || Ok(view)).unwrap();
-    plan.finish(root, Switch::Pivot).unwrap();
+    let mut plan = world.plan(json!([proc_mount(), cgroup_mount(&["ro", "nosuid"])]), json!({}));
+    plan.cgroups.version = Version::Unified;
+    let root = plan.mounted().unwrap();
+    plan.finish(root).unwrap();
     assert_eq!(table()["/sys/fs/cgroup"].kind, "cgroup2");
     assert!(table()["/sys/fs/cgroup"].has("ro"));
 }
@@ -242,10 +235,6 @@ fn enter_user_namespace(more: CloneFlags) {
     fs::write("/proc/self/gid_map", "0 0 1").unwrap();
 }
 
-fn no_cgroups() -> Result<CgroupView> {
-    panic!("no cgroup mount is expected")
-}
-
 fn a_user_namespace_gets_bound_devices() {
     let world = World::new();
     world.host_tree(&[("data/file", Node::File("data"))]);
@@ -258,8 +247,8 @@ fn a_user_namespace_gets_bound_devices() {
     let plan = world.plan(mounts, user_namespace());
     let mut sources = plan.open().unwrap();
     enter_user_namespace(CloneFlags::CLONE_NEWIPC);
-    let root = plan.set_up(&mut sources, no_cgroups).unwrap();
-    plan.finish(root, Switch::Pivot).unwrap();
+    let root = plan.set_up(&mut sources, || Ok(Vec::new())).unwrap();
+    plan.finish(root).unwrap();
     let table = table();
     assert_eq!(table["/dev/null"].kind, "devtmpfs");
     assert_eq!(fs::metadata("/dev/null").unwrap().rdev(), makedev(1, 3));
@@ -281,14 +270,13 @@ fn without_privilege_init_opens_the_sources() {
     list.push(bind(world.host("data"), "/data", &["ro"]));
     list.push(bind("/proc", "/proc", &[]));
     list.push(cgroup_mount(&["ro"]));
-    let plan = world.plan(mounts, user_namespace());
+    let mut plan = world.plan(mounts, user_namespace());
     caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap();
     let mut sources = plan.open().expect("the sources are left to init");
     enter_user_namespace(CloneFlags::CLONE_NEWIPC);
-    let hierarchies = legacy_hierarchies();
-    let view = CgroupView { version: Version::Legacy, scope: Scope::Host, hierarchies };
-    let root = plan.set_up(&mut sources, || Ok(view)).unwrap();
-    plan.finish(root, Switch::Pivot).unwrap();
+    plan.cgroups.hierarchies = legacy_hierarchies();
+    let root = plan.set_up(&mut sources, || Ok(Vec::new())).unwrap();
+    plan.finish(root).unwrap();
     assert_eq!(fs::read_to_string("/data/file").unwrap(), "data");
     assert!(fs::write("/data/file", "").is_err());
     assert_eq!(fs::metadata("/dev/zero").unwrap().rdev(), makedev(1, 5));

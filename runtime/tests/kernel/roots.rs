@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::json;
-use tare::init::rootfs::Switch;
+use tare::plan::mounts::RootChange;
 
 use crate::Case;
 use crate::world::{Node, World, parse, proc_mount, table};
@@ -50,17 +50,18 @@ fn hooks_find_the_root_at_its_path() {
     // What a hook in this namespace does, by the path it knows.
     let inside = world.root("inside");
     nix::mount::mount(Some("hook"), &inside, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
-    plan.finish(root, Switch::Pivot).unwrap();
+    plan.finish(root).unwrap();
     assert_eq!(table()["/inside"].source, "hook");
 }
 
 fn without_pivot_the_root_is_moved() {
     let world = World::new();
     world.tree(&[("file", Node::File("image's"))]);
-    let plan = world.plan(json!([proc_mount()]), json!({}));
+    let mut plan = world.plan(json!([proc_mount()]), json!({}));
+    plan.rootfs.change = RootChange::MoveAndChroot;
     let host = fs::File::open("/").unwrap();
     let root = plan.mounted().unwrap();
-    plan.finish(root, Switch::Move).unwrap();
+    plan.finish(root).unwrap();
     assert_eq!(fs::read_to_string("/file").unwrap(), "image's");
     assert_eq!(table()["/proc"].kind, "proc");
     // The host's own procfs and sysfs are out of reach even for one who leaves the chroot.
@@ -72,11 +73,12 @@ fn without_pivot_the_root_is_moved() {
 
 fn without_pivot_and_at_its_path() {
     let world = World::new();
-    let plan = world.plan_with(json!({
+    let mut plan = world.plan_with(json!({
         "root": {"path": "root"}, "mounts": [proc_mount()], "hooks": {"createRuntime": [{"path": "/bin/true"}]}
     }));
+    plan.rootfs.change = RootChange::MoveAndChroot;
     let root = plan.mounted().unwrap();
-    plan.finish(root, Switch::Move).unwrap();
+    plan.finish(root).unwrap();
     assert_eq!(table()["/proc"].kind, "proc");
 }
 

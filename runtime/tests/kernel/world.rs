@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -10,12 +11,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tare::error::Result;
-use tare::init::cgroup_mount::CgroupView;
-use tare::init::rootfs::{Root, Switch};
+use tare::init::rootfs::Root;
 use tare::init::{devices, mask, mounts, rootfs};
-use tare::parent::mount_source::{self, MountSources, Wanted};
+use tare::parent::mount_source::{self, Sources, Wanted};
+use tare::plan::cgroup_view::{CgroupView, Scope, Version};
 use tare::plan::devices::Devices;
-use tare::plan::mounts::{Masks, Mount, RootfsPlan};
+use tare::plan::mounts::{Masks, Mount, RootChange, RootfsPlan};
 use tare::plan::namespaces::Namespaces;
 
 /// What a file of a tree is.
@@ -84,8 +85,9 @@ impl World {
         let mounts = tare::plan::mounts::lower(&spec, &bundle, &namespaces).unwrap();
         let devices = tare::plan::devices::lower(&spec, &mounts).unwrap();
         Plan {
-            rootfs: tare::plan::mounts::rootfs(&spec, &bundle).unwrap(),
-            masks: tare::plan::mounts::masks(&spec).unwrap(),
+            rootfs: tare::plan::mounts::lower_rootfs(&spec, &bundle, RootChange::Pivot).unwrap(),
+            masks: tare::plan::mounts::lower_masks(&spec).unwrap(),
+            cgroups: CgroupView { version: Version::Legacy, scope: Scope::Host, hierarchies: Vec::new() },
             mounts,
             devices,
             namespaces,
@@ -114,6 +116,8 @@ pub(crate) struct Plan {
     pub(crate) devices: Devices,
     pub(crate) masks: Masks,
     pub(crate) namespaces: Namespaces,
+    /// Nothing, unless the case says otherwise.
+    pub(crate) cgroups: CgroupView,
 }
 
 impl Plan {
@@ -127,45 +131,41 @@ impl Plan {
     }
 
     /// The host's side.
-    pub(crate) fn open(&self) -> Result<MountSources> {
+    pub(crate) fn open(&self) -> Result<Sources> {
         mount_source::open(self.wanted())
     }
 
-    /// Everything up to the mounts, in a new mount namespace; the case has no cgroup mounts.
+    /// Everything up to the mounts, in a new mount namespace.
     pub(crate) fn mounted(&self) -> Result<Root> {
-        self.mounted_with(self.open()?, || panic!("no cgroup mount is expected"))
+        self.mounted_with(self.open()?, || Ok(Vec::new()))
     }
 
     pub(crate) fn mounted_with(
         &self,
-        mut sources: MountSources,
-        cgroups: impl FnOnce() -> Result<CgroupView>,
+        mut sources: Sources,
+        cgroups: impl FnMut() -> Result<Vec<OwnedFd>>,
     ) -> Result<Root> {
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
         self.set_up(&mut sources, cgroups)
     }
 
     /// What init does in its namespaces, up to the mounts.
-    pub(crate) fn set_up(
-        &self,
-        sources: &mut MountSources,
-        cgroups: impl FnOnce() -> Result<CgroupView>,
-    ) -> Result<Root> {
+    pub(crate) fn set_up(&self, sources: &mut Sources, cgroups: impl FnMut() -> Result<Vec<OwnedFd>>) -> Result<Root> {
         sources.complete(self.wanted())?;
         let mut root = rootfs::attach(&self.rootfs, sources)?;
-        mounts::mount_all(&mut root, &self.mounts, sources, cgroups)?;
+        mounts::mount_all(&mut root, &self.mounts, sources, &self.cgroups, cgroups, |_| ())?;
         devices::create(&mut root, &self.devices, sources)?;
         Ok(root)
     }
 
     /// Goes all the way into the container.
     pub(crate) fn enter(&self) -> Result<()> {
-        self.finish(self.mounted()?, Switch::Pivot)
+        self.finish(self.mounted()?)
     }
 
-    pub(crate) fn finish(&self, root: Root, switch: Switch) -> Result<()> {
+    pub(crate) fn finish(&self, root: Root) -> Result<()> {
+        rootfs::pivot(&root, &self.rootfs)?;
         mask::apply(&root, &self.masks)?;
-        rootfs::pivot(&root, &self.rootfs, switch)?;
         rootfs::finish(&root, &self.rootfs)
     }
 

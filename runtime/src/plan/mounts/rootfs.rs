@@ -22,6 +22,17 @@ pub struct RootfsPlan {
     pub propagation: Option<Propagation>,
     /// Where in the new mount namespace the root is put before it becomes `/`.
     pub attach: Attach,
+    /// How it becomes `/`.
+    pub change: RootChange,
+}
+
+/// How the root is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootChange {
+    /// pivot_root(2): the host's tree is gone from the namespace afterwards.
+    Pivot,
+    /// `--no-pivot`, where `/` is the kernel's first file system, which cannot be pivoted: the root is moved over `/`.
+    MoveAndChroot,
 }
 
 /// Whether the container may write to its root.
@@ -54,7 +65,7 @@ pub enum Attach {
 }
 
 /// Lowers `root` and what concerns it.
-pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<RootfsPlan> {
+pub fn lower_rootfs(spec: &Spec, bundle: &Path, change: RootChange) -> Result<RootfsPlan> {
     let root =
         spec.root().as_ref().ok_or_else(|| Error::invalid("root is missing: it must name the root directory"))?;
     if root.path().as_os_str().is_empty() {
@@ -65,12 +76,17 @@ pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<RootfsPlan> {
     }
     let word = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
     let (privacy, propagation) = propagation(word)?;
+    if change == RootChange::MoveAndChroot && matches!(word, "private" | "rprivate") {
+        // The host's tree stays in the namespace and would keep mounts of the host busy for ever (as runc refuses it).
+        return Err(Error::invalid("linux.rootfsPropagation private is not possible with --no-pivot: use slave"));
+    }
     Ok(RootfsPlan {
         path: bundle.join(root.path()),
         access: if root.readonly() == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
         privacy,
         propagation,
         attach: if has_early_hooks(spec) { Attach::AtPath } else { Attach::OverRoot },
+        change,
     })
 }
 
@@ -117,7 +133,7 @@ pub struct Masks {
 }
 
 /// Lowers `linux.maskedPaths` and `linux.readonlyPaths`.
-pub fn masks(spec: &Spec) -> Result<Masks> {
+pub fn lower_masks(spec: &Spec) -> Result<Masks> {
     let Some(linux) = spec.linux() else { return Ok(Masks::default()) };
     Ok(Masks {
         masked: paths("linux.maskedPaths", linux.masked_paths())?,

@@ -186,7 +186,7 @@ fn the_root_is_absolute_and_its_propagation_known() {
             json!({"ociVersion": "1.3.0", "root": root, "linux": {"rootfsPropagation": propagation}}),
         )
         .unwrap();
-        rootfs(&spec, Path::new("/bundle"))
+        lower_rootfs(&spec, Path::new("/bundle"), RootChange::Pivot)
     };
     let plan = lower(json!({"path": "rootfs", "readonly": true}), "").unwrap();
     assert_eq!(plan.path, Path::new("/bundle/rootfs"));
@@ -225,13 +225,14 @@ fn hooks_before_the_switch_put_the_root_at_its_path() {
     ] {
         let spec: Spec =
             serde_json::from_value(json!({"ociVersion": "1.3.0", "root": {"path": "/r"}, "hooks": hooks})).unwrap();
-        assert_eq!(rootfs(&spec, Path::new("/b")).unwrap().attach, attach, "{hooks}");
+        assert_eq!(lower_rootfs(&spec, Path::new("/b"), RootChange::Pivot).unwrap().attach, attach, "{hooks}");
     }
 }
 
 #[test]
 fn masks_are_absolute_paths_below_the_root() {
-    let lower = |path: &str| masks(&spec(json!([]), json!({"maskedPaths": [path], "readonlyPaths": ["/proc/sys"]})));
+    let lower =
+        |path: &str| lower_masks(&spec(json!([]), json!({"maskedPaths": [path], "readonlyPaths": ["/proc/sys"]})));
     assert_eq!(lower("/proc/kcore").unwrap().masked, [PathBuf::from("/proc/kcore")]);
     for wrong in ["", "proc", "/", "/a/../..", "/a\u{0}"] {
         assert!(lower(wrong).is_err(), "{wrong:?}");
