@@ -229,7 +229,8 @@ impl Source<'_> {
     /// The numbers of a file of `key number` lines.
     fn table(self, file: &str) -> Result<BTreeMap<String, u64>> {
         let text = self.text(file)?.unwrap_or_default();
-        let pair = |line: &str| line.split_once(' ').and_then(|(key, value)| Some((key.to_owned(), value.parse().ok()?)));
+        let pair =
+            |line: &str| line.split_once(' ').and_then(|(key, value)| Some((key.to_owned(), value.parse().ok()?)));
         Ok(text.lines().filter_map(pair).collect())
     }
 
@@ -381,7 +382,8 @@ fn cpuacct(source: Source<'_>) -> Result<CpuUsage> {
 
 fn cpuset(source: Source<'_>) -> Result<Cpuset> {
     let number = |name: &str| source.number_or_zero(&format!("cpuset.{name}"));
-    let list = |name: &str| -> Result<Vec<u16>> { Ok(numbers(&source.text(&format!("cpuset.{name}"))?.unwrap_or_default())) };
+    let list =
+        |name: &str| -> Result<Vec<u16>> { Ok(numbers(&source.text(&format!("cpuset.{name}"))?.unwrap_or_default())) };
     let level = source.text("cpuset.sched_relax_domain_level")?;
     Ok(Cpuset {
         cpus: list("cpus")?,
@@ -456,7 +458,9 @@ fn io_v2(source: Source<'_>) -> Result<Blkio> {
     for line in source.text("io.stat")?.unwrap_or_default().lines() {
         let mut fields = line.split_whitespace();
         let device = fields.next().and_then(|device| device.split_once(':'));
-        let Some((Ok(major), Ok(minor))) = device.map(|(major, minor)| (major.parse(), minor.parse())) else { continue };
+        let Some((Ok(major), Ok(minor))) = device.map(|(major, minor)| (major.parse(), minor.parse())) else {
+            continue;
+        };
         for (key, value) in fields.filter_map(|field| field.split_once('=')) {
             let (list, op) = match key {
                 "rbytes" => (&mut blkio.io_service_bytes_recursive, "Read"),

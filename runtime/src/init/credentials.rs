@@ -244,3 +244,6 @@ fn give_up(granted: Capabilities) -> Result<()> {
         .filter(|number| ambient & 1 << number != 0)
         .try_for_each(|number| cred::raise_ambient(number).on("make ambient", capability_name(number)))
 }
+
+#[cfg(test)]
+mod tests;
