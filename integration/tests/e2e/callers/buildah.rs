@@ -1,6 +1,6 @@
 //! buildah as root: containers that are worked on step by step, and a build file.
 
-use super::{Row, User, World, report, row, run_rows};
+use super::{Row, User, World, need, report, row, run_rows};
 
 const PROLOGUE: &str = r#"
 b() {
@@ -14,6 +14,7 @@ limits="--cgroup-parent $CG/build --ulimit nofile=1024:1024 --ulimit nproc=4096:
 
 #[test]
 fn buildah() {
+    need!("buildah");
     let world = World::new();
     world.prepare(User::Root, &format!("{PROLOGUE}{SETUP}"));
     let before = world.snapshot();

@@ -3,7 +3,7 @@
 use integration::report_skip;
 
 use super::server::Server;
-use super::{Row, User, World, report, row, run_rows};
+use super::{Row, User, World, need, report, row, run_rows};
 
 const PROLOGUE: &str = r#"
 C="ctr --address /run/world/containerd.sock"
@@ -39,6 +39,7 @@ finish() {
 
 #[test]
 fn ctr() {
+    need!("containerd", "ctr", "umoci");
     let world = World::new();
     let before = world.snapshot();
     let server = Server::start(

@@ -1,7 +1,7 @@
 //! dockerd, with the containerd and the shim it starts itself, driven by docker's command line.
 
 use super::server::Server;
-use super::{Row, User, World, report, row, run_rows};
+use super::{Row, User, World, need, report, row, run_rows};
 
 /// `$R` chooses the runtime where it is not the daemon's default.
 const PROLOGUE: &str = r#"
@@ -38,6 +38,7 @@ fn dockerd_with_a_default_runtime() {
 }
 
 fn dockerd(flags: &[&str], choice: &str) {
+    need!("dockerd", "docker", "containerd", "iptables");
     let world = World::new();
     let parent = format!("--cgroup-parent={}", world.cgroup_parent());
     let mut arguments = vec![

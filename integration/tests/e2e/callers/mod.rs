@@ -59,6 +59,18 @@ fn check_row(world: &World, user: User, prologue: &str, row: &Row) -> Option<Str
     ))
 }
 
+/// Skips the test if one of these programs is not installed.
+macro_rules! need {
+    ($($program:literal),*) => {
+        for program in ["busybox", "setpriv", "pidwait", "script", "jq", $($program),*] {
+            if !super::world::has(program) {
+                integration::skip!("{program} is not installed");
+            }
+        }
+    };
+}
+use need;
+
 /// Fails the test if anything went wrong, with all of it.
 fn report(caller: &str, failures: &[String], log_tail: &str) {
     assert!(

@@ -2,7 +2,7 @@
 
 use integration::report_skip;
 
-use super::{Row, User, World, report, row, run_rows};
+use super::{Row, User, World, need, report, row, run_rows};
 
 /// `p` is podman, `new` the flags of every new container. This host lets nobody raise a hard limit, hence the ulimits.
 const PROLOGUE: &str = r#"
@@ -26,6 +26,7 @@ is_up() {
 
 #[test]
 fn podman() {
+    need!("podman", "conmon");
     let world = World::new();
     world.prepare(User::Root, &format!("{PROLOGUE}{SETUP}"));
     let before = world.snapshot();
@@ -229,7 +230,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         "--init, --pid host, --ipc host, --uts host",
-        "p run --rm --init --init-path /usr/bin/docker-init $offline box sh -c 'cat /proc/1/comm'
+        "p run --rm --init --init-path $(command -v docker-init) $offline box sh -c 'cat /proc/1/comm'
          p run --rm --pid host --ipc host --uts host $offline box stat -L -c %i /proc/self/ns/pid /proc/self/ns/ipc /proc/self/ns/uts >in
          stat -L -c %i /proc/self/ns/pid /proc/self/ns/ipc /proc/self/ns/uts | cmp - in && echo same",
         "podman-init\nsame",

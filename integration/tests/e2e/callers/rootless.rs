@@ -2,7 +2,7 @@
 //!
 //! The user exists in the world's own /etc only. It has no cgroup it could write to.
 
-use super::{Row, User, World, report, row, run_rows};
+use super::{Row, User, World, need, report, row, run_rows};
 
 const SETUP: &str = r#"
 useradd --uid 2001 --home-dir /run/world/home --create-home --shell /bin/sh ordinary
@@ -18,6 +18,7 @@ const STATES: &[&str] = &["/run/user/2001/tare", "/run/user/2001/runc"];
 
 #[test]
 fn rootless_tare() {
+    need!("newuidmap", "useradd");
     let world = World::new();
     world.prepare(User::Root, SETUP);
     let before = world.snapshot();
@@ -28,6 +29,7 @@ fn rootless_tare() {
 
 #[test]
 fn rootless_podman() {
+    need!("newuidmap", "useradd", "podman", "conmon");
     let world = World::new();
     world.prepare(User::Root, SETUP);
     let before = world.snapshot();

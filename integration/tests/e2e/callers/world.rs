@@ -202,6 +202,11 @@ impl Drop for World {
 
 const PATH: &str = "/run/world/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Whether a program is installed where the world looks for it.
+pub(super) fn has(program: &str) -> bool {
+    std::env::split_paths(PATH).any(|dir| dir.join(program).is_file())
+}
+
 /// The directory whose bin/criu comes first in this process's PATH, if it is not the system's.
 fn criu_prefix() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
