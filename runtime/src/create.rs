@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::init::namespaces::Joined;
 use crate::init::{self, Given};
 use crate::notify::{self, Forwarder};
-use crate::parent::mount_source::Sources;
+use crate::parent::mount_source;
 use crate::parent::serve::{self, Desk};
 use crate::parent::{Spawned, rdt, spawn};
 use crate::plan::namespaces::{KINDS, Namespaces, Source};
@@ -124,7 +124,7 @@ impl Half {
         let console_socket = args.console_socket.as_deref().map(terminal::connect_console).transpose()?;
         let fifo = if begin == Begin::AtStart { Some(dir.make_fifo()?) } else { None };
         let joined = open_namespaces(&self.plan.namespaces)?;
-        let sources = Sources::open(&self.plan)?;
+        let sources = mount_source::open(self.plan.wanted())?;
         if self.plan.cgroup.clones_into() {
             // v2: init starts in its cgroup, so that must be there first.
             let cgroup = Cgroup::create(&self.plan.cgroup)?;

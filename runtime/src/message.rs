@@ -57,8 +57,12 @@ pub enum Request {
 pub enum Reply {
     /// It is done.
     Done,
-    /// To join the cgroups, write `0` into each of the fds with this; none: it has been done.
-    Cgroup,
+    /// To join the cgroups, write `0` into each of the first `join` fds with this; none: it has been done. The others are the
+    /// container's directories in the hierarchies as detached trees, for the mount that shows them.
+    Cgroup {
+        /// How many fds are for joining.
+        join: usize,
+    },
 }
 
 /// How far a child has come, as the parent sees it.

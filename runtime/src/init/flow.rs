@@ -2,17 +2,22 @@
 //! init: the container's first process, from its clone to the program it executes. The container's view only: it resolves
 //! no path of the host, reads no configuration, writes no state, and never returns.
 
+pub mod attributes;
+pub mod cgroup_mount;
 pub mod console;
+mod copy_up;
 pub mod credentials;
 pub mod cwd;
 pub mod devices;
 pub mod exec;
+mod filesystem;
+pub mod home;
 pub mod keyring;
 pub mod mask;
 pub mod mounts;
 pub mod namespaces;
 pub mod network;
-pub mod procfs;
+pub mod path;
 pub mod rootfs;
 pub mod seccomp;
 pub mod sysctl;
@@ -25,12 +30,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::libc;
 use nix::unistd::{getpid, sethostname};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::link::Link;
-use crate::message::Request;
+use crate::message::{Reply, Request};
 use crate::parent::mount_source::Sources;
 use crate::plan::Plan;
 use crate::plan::hooks::Stage;
+use crate::procfs::Procfs;
 use crate::state::{State, Status};
 use crate::{hooks, intermediate, start};
 
@@ -118,33 +124,38 @@ fn enter_namespaces(plan: &Plan, joined: &[Joined], link: &Link) -> Result<()> {
     Ok(())
 }
 
-/// Joins the cgroups, and makes the cgroup namespace, whose root they become.
-fn join_cgroups(plan: &Plan, link: &Link) -> Result<()> {
+/// Joins the cgroups, and makes the cgroup namespace, whose root they become. Returns their directories as trees.
+fn join_cgroups(plan: &Plan, link: &Link) -> Result<Vec<OwnedFd>> {
     link.step("join the cgroups");
-    let (_, fds) = link.ask(&Request::Cgroup, &[])?;
+    let (reply, mut fds) = link.ask(&Request::Cgroup, &[])?;
+    let Reply::Cgroup { join } = reply else {
+        return Err(Error::new(Kind::System, "the parent did not answer how to join the cgroups"));
+    };
+    let trees = fds.split_off(join.min(fds.len()));
     for fd in fds {
         File::from(fd).write_all(b"0").on("join", "the cgroups")?;
     }
-    namespaces::make_cgroup(&plan.namespaces)
+    namespaces::make_cgroup(&plan.namespaces)?;
+    Ok(trees)
 }
 
 /// Attaches the root and everything that is mounted in it, and runs the hooks whose moment is before the change of root.
-fn build_root(plan: &Plan, sources: Sources, state: &State, link: &Link) -> Result<rootfs::Root> {
+fn build_root(plan: &Plan, mut sources: Sources, state: &State, link: &Link) -> Result<rootfs::Root> {
     link.step("attach the root");
-    let sources = sources.open_if_needed(plan)?;
-    let (root, sources) = rootfs::attach(&plan.rootfs, sources)?;
+    sources.complete(plan.wanted())?;
+    let mut root = rootfs::attach(&plan.rootfs, &mut sources)?;
     // The parent makes the cgroups meanwhile. Only a cgroup mount, which shows them, must wait for that.
     let mut joined = false;
-    let mut join = || -> Result<()> {
-        if !std::mem::replace(&mut joined, true) {
-            join_cgroups(plan, link)?;
-        }
-        Ok(())
+    let mut join = || match std::mem::replace(&mut joined, true) {
+        false => join_cgroups(plan, link),
+        true => Ok(Vec::new()),
     };
-    mounts::mount_all(&root, plan, sources, &mut join, link)?;
+    mounts::mount_all(&mut root, &plan.mounts, &mut sources, &plan.cgroup_view, &mut join, |step| link.step(step))?;
     join()?;
     link.step("make the devices");
-    devices::create(&root, &plan.devices)?;
+    devices::create(&mut root, &plan.devices, &mut sources)?;
+    drop(sources);
+    set_sysctls(plan, link)?;
     if [Stage::Prestart, Stage::CreateRuntime].iter().any(|stage| !plan.hooks.of(*stage).is_empty()) {
         link.step("wait for the prestart and createRuntime hooks");
         link.ask_done(&Request::RuntimeHooks)?;
@@ -166,6 +177,15 @@ fn open_console(plan: &Plan, link: &Link) -> Result<Option<console::Console>> {
     Ok(Some(console))
 }
 
+/// Through the host's procfs, so before the change of root: what is at the container's /proc by then does not matter.
+fn set_sysctls(plan: &Plan, link: &Link) -> Result<()> {
+    if plan.sysctls.is_empty() {
+        return Ok(());
+    }
+    link.step("set the kernel parameters");
+    sysctl::apply(&Procfs::host()?, &plan.sysctls)
+}
+
 /// What needs a writable root, or the container's /proc, and must come after everything that is mounted.
 fn finish_root(plan: &Plan, root: &rootfs::Root, link: &Link) -> Result<()> {
     link.step("set the host name");
@@ -175,8 +195,6 @@ fn finish_root(plan: &Plan, root: &rootfs::Root, link: &Link) -> Result<()> {
     if let Some(name) = &plan.domainname {
         network::set_domainname(name)?;
     }
-    link.step("set the kernel parameters");
-    sysctl::apply(&plan.sysctls)?;
     link.step("mask paths");
     mask::apply(root, &plan.masks)?;
     link.step("make the working directory");

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::message::{Reply, Request};
-use crate::parent::{Next, Silence, Spawned, died, idmap, limits, netdev, seccomp_agent};
+use crate::parent::{Next, Silence, Spawned, died, idmap, limits, mount_source, netdev, seccomp_agent};
 use crate::plan::Plan;
 use crate::plan::hooks::Stage;
 use crate::state::{ContainerDir, Init, State, Status};
@@ -58,9 +58,10 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>) -> Result<Served>
                 netdev::move_all(&desk.plan.net_devices, namespace.as_fd())?;
             }
             Request::Cgroup => {
-                let fds = join_fds(desk)?;
-                let fds: Vec<&OwnedFd> = fds.iter().collect();
-                spawned.reply(&Reply::Cgroup, &fds)?;
+                let join = join_fds(desk)?;
+                let trees = mount_source::open_cgroups(&desk.plan.cgroup_view, &desk.plan.mounts)?;
+                let fds: Vec<&OwnedFd> = join.iter().chain(&trees).collect();
+                spawned.reply(&Reply::Cgroup { join: join.len() }, &fds)?;
                 continue;
             }
             Request::RuntimeHooks => {

@@ -6,6 +6,7 @@
 //! as values, so that all of it is tested without root.
 
 pub mod cgroup;
+pub mod cgroup_view;
 pub mod devices;
 pub mod hooks;
 pub mod mounts;
@@ -14,13 +15,15 @@ pub mod netdev;
 pub mod process;
 pub mod rdt;
 pub mod seccomp;
+pub mod sysctl;
 pub mod validate;
 
 use oci_spec::runtime::Spec;
 
 use crate::bundle::Bundle;
-use crate::cgroup::Layout;
+use crate::cgroup::{Layout, SavedCgroup};
 use crate::error::Result;
+use crate::parent::mount_source::Wanted;
 
 /// What the flags of the call add to the configuration.
 #[derive(Clone, Debug)]
@@ -62,11 +65,11 @@ pub struct Plan {
     /// What is mounted in it, in order.
     pub mounts: Vec<mounts::Mount>,
     /// The nodes and links of /dev.
-    pub devices: Vec<devices::DeviceNode>,
+    pub devices: devices::Devices,
     /// What is hidden, what is made read-only.
     pub masks: mounts::Masks,
     /// Kernel parameters, as paths below /proc/sys.
-    pub sysctls: Vec<mounts::Sysctl>,
+    pub sysctls: Vec<sysctl::Sysctl>,
     /// The name in the UTS namespace.
     pub hostname: Option<String>,
     /// The NIS domain in the UTS namespace.
@@ -77,6 +80,8 @@ pub struct Plan {
     pub seccomp: Option<seccomp::Seccomp>,
     /// Its cgroups and their limits.
     pub cgroup: cgroup::CgroupPlan,
+    /// What a mount of the type cgroup shows of them.
+    pub cgroup_view: cgroup_view::CgroupView,
     /// What runs at which moment of its life.
     pub hooks: hooks::Hooks,
     /// Network devices to move in.
@@ -92,21 +97,31 @@ impl Plan {
         validate::check(spec)?;
         let namespaces = namespaces::lower(spec)?;
         let linux = spec.linux().as_ref();
+        let mounts = mounts::lower(spec, bundle.path(), &namespaces)?;
+        let cgroup = cgroup::lower(spec, &options.id, options.manager, layout, options.privilege)?;
+        let directories = SavedCgroup::planned(&cgroup);
         Ok(Self {
             rootfs: mounts::lower_rootfs(spec, bundle.path(), options.root_change)?,
-            mounts: mounts::lower(spec, bundle.path(), &namespaces)?,
-            devices: devices::lower(spec, &namespaces)?,
-            masks: mounts::lower_masks(spec, &namespaces)?,
-            sysctls: mounts::lower_sysctls(spec, &namespaces)?,
+            devices: devices::lower(spec, &mounts)?,
+            mounts,
+            masks: mounts::lower_masks(spec)?,
+            sysctls: sysctl::lower(spec, &namespaces)?,
             hostname: validate::uts_name(spec.hostname(), "hostname", &namespaces)?,
             domainname: validate::uts_name(spec.domainname(), "domainname", &namespaces)?,
             process: process::lower(validate::process(spec)?, linux, &options.call())?,
             seccomp: linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::lower).transpose()?,
-            cgroup: cgroup::lower(spec, &options.id, options.manager, layout, options.privilege)?,
+            cgroup_view: cgroup_view::lower(layout, directories.directories(), &namespaces),
+            cgroup,
             hooks: hooks::lower(spec)?,
             net_devices: netdev::lower(spec, &namespaces)?,
             rdt: rdt::lower(spec, &options.id)?,
             namespaces,
         })
+    }
+
+    /// What of it concerns the host's files.
+    pub fn wanted(&self) -> Wanted<'_> {
+        let Self { rootfs, mounts, devices, namespaces, .. } = self;
+        Wanted { rootfs, mounts, devices: &devices.nodes, namespaces }
     }
 }
