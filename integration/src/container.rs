@@ -1,10 +1,12 @@
 //! A created or running container, force-deleted when the guard is dropped.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use nix::errno::Errno;
@@ -122,7 +124,12 @@ impl<'r> Container<'r> {
     /// Waits for init's end and reaps it if it is ours; says how it ended, if that could be learnt.
     pub fn wait_exit(&self) -> Option<WaitStatus> {
         let pidfd = self.pidfd.as_ref()?;
-        assert!(wait::readable(pidfd.as_fd(), wait::deadline()), "init {} of {} did not end", self.pid, self.id);
+        assert!(
+            wait::readable_while_reaping(pidfd.as_fd(), wait::deadline()),
+            "init {} of {} did not end",
+            self.pid,
+            self.id
+        );
         self.reap()
     }
 
@@ -145,7 +152,7 @@ impl Drop for Container<'_> {
     fn drop(&mut self) {
         self.call::<&str>("delete", &["--force"], &[]);
         if let Some(pidfd) = &self.pidfd
-            && wait::readable(pidfd.as_fd(), wait::deadline())
+            && wait::readable_while_reaping(pidfd.as_fd(), wait::deadline())
         {
             self.reap();
         }
@@ -159,13 +166,26 @@ pub struct Orphan {
     end: JoinHandle<Option<WaitStatus>>,
 }
 
+fn adopted() -> MutexGuard<'static, BTreeSet<i32>> {
+    static ADOPTED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+    ADOPTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether an [`Orphan`] reaps this process.
+pub(crate) fn is_adopted(pid: i32) -> bool {
+    adopted().contains(&pid)
+}
+
 impl Orphan {
     /// Takes charge of a process.
     pub fn adopt(pid: i32) -> Orphan {
+        adopted().insert(pid);
         let end = std::thread::spawn(move || {
             let pidfd = sys::pidfd_open(pid).ok()?;
             while !wait::readable(pidfd.as_fd(), wait::deadline()) {}
-            waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED).ok()
+            let end = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED).ok();
+            adopted().remove(&pid);
+            end
         });
         Orphan { pid, end }
     }

@@ -223,7 +223,7 @@ impl Running {
 
     /// Waits for its end; at the deadline it is killed and the test fails.
     pub fn wait(mut self) -> Output {
-        let in_time = wait::readable(self.pidfd.as_fd(), wait::deadline());
+        let in_time = wait::readable_while_reaping(self.pidfd.as_fd(), wait::deadline());
         if !in_time {
             let _ = self.child.kill();
         }

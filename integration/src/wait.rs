@@ -29,6 +29,38 @@ pub fn readable(fd: BorrowedFd<'_>, until: Instant) -> bool {
     }
 }
 
+/// Like [`readable`], for the end of a container or of a runtime that waits for one: meanwhile reaps what such a container
+/// left to us. An init does not end before everything in its pid namespace has been reaped, and of a process that was moved
+/// in from outside (by exec) whose own parent is gone, that is up to this process.
+pub fn readable_while_reaping(fd: BorrowedFd<'_>, until: Instant) -> bool {
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    while !readable(fd, until.min(Instant::now() + LOOK_EVERY)) {
+        if Instant::now() >= until {
+            return false;
+        }
+        reap_strays();
+    }
+    true
+}
+
+/// Reaps children of ours that have ended, are in another pid namespace and not its init, and that no
+/// [`Orphan`](crate::Orphan) has charge of. The runtimes that tests start are in our own namespace, so never among them.
+fn reap_strays() {
+    let me = std::process::id().to_string();
+    let entries = fs::read_dir("/proc").expect("read /proc");
+    for pid in entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok()) {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim);
+        let inner: Vec<&str> = field("NSpid:").split_whitespace().skip(1).collect();
+        let stray =
+            field("State:").starts_with('Z') && field("PPid:") == me && inner.last().is_some_and(|pid| *pid != "1");
+        if stray && !crate::container::is_adopted(pid) {
+            let _ =
+                nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+        }
+    }
+}
+
 /// Waits until the file exists and its content satisfies `enough`; returns the content. Panics at the deadline.
 /// The file's directory must exist already.
 pub fn file(path: &Path, enough: impl Fn(&str) -> bool) -> String {
