@@ -50,9 +50,11 @@ echo '{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],"sy
 	{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":122}]}' >no-mkdir.json
 "#;
 
+/// The last is podman's own bind mount, which it takes away with its last container, or not.
 const TEARDOWN: &str = r#"
 p pod rm -af -t 0
 p rm -af -t 0
+umount storage/overlay 2>/dev/null || true
 "#;
 
 const ROWS: &[Row] = &[
