@@ -5,11 +5,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::cgroup::{Missing, Refused, Write};
@@ -19,7 +22,7 @@ const CHUNK: usize = 4096;
 
 /// Reads a file of a cgroup whole.
 pub(super) fn read(directory: &Path, file: &str) -> Result<String, Errno> {
-    let mut source = File::open(directory.join(file)).map_err(errno)?;
+    let mut source = File::open(directory.join(file)).map_err(|error| errno(&error))?;
     let mut text = vec![0_u8; CHUNK];
     let mut length = 0;
     loop {
@@ -27,7 +30,7 @@ pub(super) fn read(directory: &Path, file: &str) -> Result<String, Errno> {
             Ok(0) => break,
             Ok(count) => length += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(errno(error)),
+            Err(error) => return Err(errno(&error)),
         }
         if text.len() - length < CHUNK {
             text.resize(text.len() * 2, 0);
@@ -43,20 +46,20 @@ pub(super) fn write(directory: &Path, file: &str, value: &str) -> Result<(), Err
 }
 
 pub(super) fn open_for_writing(path: &Path) -> Result<File, Errno> {
-    OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(path).map_err(errno)
+    OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(path).map_err(|error| errno(&error))
 }
 
 pub(super) fn put(mut file: &File, value: &str) -> Result<(), Errno> {
     loop {
         match file.write(value.as_bytes()) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(errno(error)),
+            Err(error) => return Err(errno(&error)),
             Ok(_) => return Ok(()),
         }
     }
 }
 
-pub(super) fn errno(error: std::io::Error) -> Errno {
+pub(super) fn errno(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
@@ -92,7 +95,7 @@ fn collect_pids(directory: &Path, pids: &mut Vec<i32>) -> Result<()> {
 pub(super) fn children(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if matches!(errno_of(&error), Errno::ENOENT | Errno::ENODEV) => return Ok(Vec::new()),
+        Err(error) if matches!(errno(&error), Errno::ENOENT | Errno::ENODEV) => return Ok(Vec::new()),
         Err(error) => return Err(error).on("list", directory.display()),
     };
     let mut children = Vec::new();
@@ -105,8 +108,43 @@ pub(super) fn children(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(children)
 }
 
-fn errno_of(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+/// A file of a cgroup that tells of its changes. The kernel compares with what was last read through this descriptor: a
+/// change between reading and waiting is not missed.
+#[derive(Debug)]
+pub(super) struct Watched {
+    file: File,
+    path: PathBuf,
+}
+
+impl Watched {
+    pub(super) fn open(directory: &Path, file: &str) -> Result<Self> {
+        let path = directory.join(file);
+        Ok(Self { file: File::open(&path).on("open", path.display())?, path })
+    }
+
+    pub(super) fn read(&self) -> Result<String> {
+        let mut text = [0_u8; CHUNK];
+        let length = self.file.read_at(&mut text, 0).on("read", self.path.display())?;
+        Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+    }
+
+    /// Waits until the file changes; `false` when the time is over.
+    pub(super) fn wait(&self, give_up: Instant) -> Result<bool> {
+        let left = give_up.saturating_duration_since(Instant::now());
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLPRI)];
+        match poll(&mut fds, left) {
+            Ok(0) => Ok(false),
+            Ok(_) | Err(Errno::EINTR) => Ok(true),
+            Err(errno) => Err(errno).on("wait for a change of", self.path.display()),
+        }
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 /// What was in the files that an update has changed.
@@ -213,6 +251,10 @@ pub(super) fn explain(directory: &Path, entry: &Write, errno: Errno) -> Error {
         }
         (Errno::EINVAL, "cpu.cfs_burst_us" | "cpu.max.burst") => {
             Some("the kernel refuses it: a burst is at most the quota".to_owned())
+        }
+        (Errno::EINVAL, "memory.limit_in_bytes") => {
+            let sum = read(directory, "memory.memsw.limit_in_bytes").unwrap_or_default();
+            (!sum.is_empty()).then(|| format!("memory and swap together are limited to {}: raise that too", sum.trim()))
         }
         (Errno::EINVAL, "memory.memsw.limit_in_bytes") => {
             Some("it is the sum of memory and swap, and must be no less than the memory limit: set that too".to_owned())

@@ -3,14 +3,12 @@
 //! Version 2 tells by an event on `cgroup.events` when all have stopped. Version 1 tells nothing and may fail while
 //! processes fork: there the order is repeated, with growing pauses.
 
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::files::Watched;
 use super::{Cgroup, files};
 use crate::error::{Context, Error, Kind, Result};
 
@@ -62,28 +60,15 @@ impl Cgroup {
 }
 
 fn freeze_v2(directory: &Path) -> Result<()> {
-    // Opened before the order is given, so that the event of its end is not missed.
-    let events = File::open(directory.join("cgroup.events")).on("open cgroup.events of", directory.display())?;
+    let events = Watched::open(directory, "cgroup.events")?;
     files::write(directory, "cgroup.freeze", "1").on("freeze the cgroup", directory.display())?;
     let give_up = Instant::now() + PATIENCE;
-    while files::read(directory, "cgroup.events").is_ok_and(|text| files::value(&text, "frozen") == Some(0)) {
-        if !wait_for_event(&events, give_up)? {
+    while files::value(&events.read()?, "frozen") == Some(0) {
+        if !events.wait(give_up)? {
             return Err(not_frozen(directory));
         }
     }
     Ok(())
-}
-
-/// Waits until the file of a cgroup changes; `false` when the time is over.
-pub(super) fn wait_for_event(file: &File, give_up: Instant) -> Result<bool> {
-    let left = give_up.saturating_duration_since(Instant::now());
-    let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-    let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
-    match poll(&mut fds, left) {
-        Ok(0) => Ok(false),
-        Ok(_) | Err(Errno::EINTR) => Ok(true),
-        Err(errno) => Err(errno).on("wait for", "an event of a cgroup"),
-    }
 }
 
 fn freeze_v1(directory: &Path) -> Result<()> {

@@ -15,6 +15,7 @@ mod files;
 mod freezer;
 mod fs;
 pub mod layout;
+mod oom;
 mod remove;
 mod signal;
 pub mod stats;
@@ -34,6 +35,7 @@ use crate::plan::cgroup::{CgroupPlan, Limit, OnDenied, Privilege, Target, limits
 
 pub use self::enter::Entry;
 pub use self::layout::{Layout, Version};
+pub use self::oom::OomWatch;
 
 /// One directory of a container's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,6 +199,19 @@ impl Cgroup {
         let directory = self.directory("memory").filter(|_| self.oom_kill_count() > 0)?;
         let limit = files::read(directory, file).ok()?;
         Some(limit.trim().parse().map_or_else(|_| limit.trim().to_owned(), size))
+    }
+
+    /// Version 2: quota and period in force, in microseconds; -1 is no quota.
+    pub fn quota_and_period(&self) -> Option<(i64, u64)> {
+        let text = files::read(self.directory("cpu")?, "cpu.max").ok()?;
+        let (quota, period) = text.trim().split_once(' ')?;
+        Some((if quota == "max" { -1 } else { quota.parse().ok()? }, period.parse().ok()?))
+    }
+
+    /// Version 2: the limits of memory and of swap in force, in bytes; `None` is no limit.
+    pub fn memory_and_swap_limits(&self) -> (Option<i64>, Option<i64>) {
+        let limit = |file| self.directory("memory").and_then(|path| files::read(path, file).ok()?.trim().parse().ok());
+        (limit("memory.max"), limit("memory.swap.max"))
     }
 
     /// Changes limits while the container runs: all of them, or none if one is refused.

@@ -4,7 +4,6 @@
 //! moment by an event; on version 1 the end
 //! of a process listed there is waited for, and a growing pause where none is.
 
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use super::freezer::wait_for_event;
+use super::files::Watched;
 use super::{Cgroup, files};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::process::pidfd_open;
@@ -40,7 +39,7 @@ impl Cgroup {
 }
 
 fn rmdir(path: &Path) -> Result<(), Errno> {
-    match std::fs::remove_dir(path).map_err(files::errno) {
+    match std::fs::remove_dir(path).map_err(|error| files::errno(&error)) {
         Err(Errno::ENOENT) => Ok(()),
         // A read-only mount refuses even what is not there.
         Err(Errno::EROFS) if std::fs::symlink_metadata(path).is_err() => Ok(()),
@@ -61,7 +60,7 @@ fn remove(path: &Path, unified: bool) -> Result<()> {
     let give_up = Instant::now() + PATIENCE;
     let mut pause = Duration::from_micros(50);
     // Opened first, so that the event of the last process's end is not missed.
-    let events = if unified { File::open(path.join("cgroup.events")).ok() } else { None };
+    let events = if unified { Watched::open(path, "cgroup.events").ok() } else { None };
     loop {
         let left = match remove_tree(path) {
             Ok(()) => return Ok(()),
@@ -71,7 +70,7 @@ fn remove(path: &Path, unified: bool) -> Result<()> {
             return Err(still_there(path, left));
         }
         match &events {
-            Some(events) if populated(path) => drop(wait_for_event(events, give_up)?),
+            Some(events) if populated(events) => drop(events.wait(give_up)?),
             _ => {
                 let first = files::pids(path)?.first().and_then(|&pid| pidfd_open(pid).ok());
                 wait_for_exit(first, pause)?;
@@ -93,8 +92,8 @@ fn wait_for_exit(process: Option<OwnedFd>, pause: Duration) -> Result<()> {
     }
 }
 
-fn populated(path: &Path) -> bool {
-    files::read(path, "cgroup.events").is_ok_and(|text| files::value(&text, "populated") == Some(1))
+fn populated(events: &Watched) -> bool {
+    events.read().is_ok_and(|text| files::value(&text, "populated") == Some(1))
 }
 
 /// Removes what is below first; a cgroup with children refuses as one with processes does.

@@ -655,3 +655,90 @@ fn a_number_of_bytes_is_written_for_a_person() {
         assert_eq!(size(bytes), text);
     }
 }
+
+#[test]
+fn what_a_container_uses_is_told_on_version_1() {
+    let Some(layout) = v1_host("what_a_container_uses_is_told_on_version_1") else { return };
+    let mut area = Area::new(layout);
+    area.create(r#"{"pids": {"limit": 9}, "memory": {"limit": 33554432}, "cpu": {"cpus": "0"}}"#).unwrap();
+    area.spawn("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo worked; read end");
+    area.go();
+    area.hear();
+    let stats = area.cgroup().stats().unwrap();
+    assert_eq!((stats.pids.current, stats.pids.limit), (1, 9));
+    assert_eq!(stats.memory.usage.limit, 33_554_432);
+    assert!(stats.memory.usage.usage > 0 && stats.memory.raw.contains_key("cache"), "{stats:?}");
+    assert!(stats.cpu.usage.total > 0 && !stats.cpu.usage.percpu.is_empty(), "{stats:?}");
+    assert_eq!(stats.cpuset.cpus, [0]);
+}
+
+#[test]
+fn what_a_container_uses_is_told_on_version_2() {
+    let fake = Fake::new(&[
+        ("pids.current", "3\n"),
+        ("pids.max", "max\n"),
+        ("memory.current", "100\n"),
+        ("memory.max", "1000\n"),
+        ("memory.swap.current", "5\n"),
+        ("memory.swap.max", "500\n"),
+        ("memory.stat", "anon 60\nfile 40\n"),
+        (
+            "memory.pressure",
+            "some avg10=0.50 avg60=0.00 avg300=0.00 total=9\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
+        ),
+        ("cpu.stat", "usage_usec 7\nuser_usec 4\nsystem_usec 3\nnr_periods 2\nnr_throttled 1\nthrottled_usec 8\n"),
+        ("io.stat", "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n"),
+    ]);
+    let saved = SavedCgroup {
+        version: SavedVersion::V2,
+        made: true,
+        directories: vec![Directory { controllers: Vec::new(), path: fake.0.clone() }],
+    };
+    let cgroup = Cgroup::open(&saved).unwrap();
+    let stats = cgroup.stats().unwrap();
+    assert_eq!((stats.pids.current, stats.pids.limit), (3, 0));
+    let memory = &stats.memory;
+    assert_eq!((memory.cache, memory.usage.usage, memory.usage.limit), (40, 100, 1000));
+    assert_eq!((memory.swap.usage, memory.swap.limit), (105, 1500));
+    assert_eq!(memory.psi.as_ref().map(|psi| (psi.some.avg10, psi.some.total)), Some((0.5, 9)));
+    assert_eq!((stats.cpu.usage.total, stats.cpu.throttling.throttled_time), (7000, 8000));
+    let io: Vec<_> =
+        stats.blkio.io_service_bytes_recursive.iter().map(|entry| (entry.op.as_str(), entry.value)).collect();
+    assert_eq!(io, [("Read", 10), ("Write", 20)]);
+    assert_eq!(cgroup.memory_and_swap_limits(), (Some(1000), Some(500)));
+}
+
+#[test]
+fn a_lack_of_memory_is_told_when_it_happens() {
+    let Some(layout) = v1_host("a_lack_of_memory_is_told_when_it_happens") else { return };
+    let mut area = Area::new(layout);
+    area.create(r#"{"memory": {"limit": 8388608}}"#).unwrap();
+    let mut watch = area.cgroup().watch_oom().unwrap();
+    assert_eq!(watch.count().unwrap(), 0);
+    area.spawn("exec tail /dev/zero");
+    area.go();
+    let mut fds = [nix::poll::PollFd::new(watch.as_fd(), watch.flags())];
+    assert_eq!(nix::poll::poll(&mut fds, 20_000_u16).unwrap(), 1, "no event within 20 s");
+    assert!(watch.count().unwrap() > 0);
+    assert!(!area.wait().success());
+    assert_eq!(watch.count().unwrap(), 0);
+    // The end of the cgroup is none.
+    let (cgroup, _) = (area.cgroup.take().unwrap(), area.children.clear());
+    cgroup.destroy().unwrap();
+    assert_eq!(watch.count().unwrap(), 0);
+}
+
+#[test]
+fn an_event_file_is_waited_for() {
+    let Some(layout) = v2_host("an_event_file_is_waited_for") else { return };
+    let mut area = Area::new(layout);
+    area.create("{}").unwrap();
+    let events = files::Watched::open(&area.at(""), "cgroup.events").unwrap();
+    let soon = || std::time::Instant::now() + std::time::Duration::from_millis(1);
+    assert_eq!(files::value(&events.read().unwrap(), "populated"), Some(0));
+    assert!(!events.wait(soon()).unwrap());
+    area.spawn(":");
+    assert!(events.wait(std::time::Instant::now() + std::time::Duration::from_secs(20)).unwrap());
+    assert_eq!(files::value(&events.read().unwrap(), "populated"), Some(1));
+    assert!(!events.wait(soon()).unwrap());
+}
