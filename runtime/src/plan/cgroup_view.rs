@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn version_1_shows_the_container_s_directory_in_each_hierarchy() {
         let layout = host(
-            &[(&["cpu", "cpuacct"], "/sys/fs/cgroup/cpu,cpuacct"), (&["name=systemd"], "/sys/fs/cgroup/systemd")],
+            &[(&["cpu", "cpuacct"], "/sys/fs/cgroup/cpu,cpuacct"), (&["freezer"], "/sys/fs/cgroup/freezer")],
             Some("/sys/fs/cgroup/unified"),
         );
         let own = [Directory { controllers: vec!["cpu".into()], path: "/sys/fs/cgroup/cpu,cpuacct/c1".into() }];
@@ -109,7 +109,7 @@ mod tests {
             shown,
             [
                 ("cpu,cpuacct", "cpu,cpuacct".to_owned(), "/sys/fs/cgroup/cpu,cpuacct/c1"),
-                ("systemd", "name=systemd".to_owned(), "/sys/fs/cgroup/systemd/caller"),
+                ("freezer", "freezer".to_owned(), "/sys/fs/cgroup/freezer/caller"),
             ]
         );
     }
