@@ -72,7 +72,7 @@ pub fn load_process(path: &Path) -> Result<Process> {
 
 /// Reads a configuration, and checks the version it claims.
 pub fn parse_spec(bytes: &[u8]) -> Result<Spec> {
-    let mut spec: Spec = parse(bytes, "/process/capabilities")?;
+    let mut spec: Spec = parse(bytes, "/process")?;
     if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
         forget_unset_pids(resources, bytes, "/linux/resources/pids");
     }
@@ -82,7 +82,7 @@ pub fn parse_spec(bytes: &[u8]) -> Result<Spec> {
 
 /// Reads a `process` object alone.
 pub fn parse_process(bytes: &[u8]) -> Result<Process> {
-    parse(bytes, "/capabilities")
+    parse(bytes, "")
 }
 
 /// Reads a whole regular file of limited size. Opening neither waits for a fifo's writer nor rewinds a tape.
@@ -111,8 +111,9 @@ fn read_up_to(file: &File, expected: u64, name: impl std::fmt::Display) -> Resul
     if bytes.len() as u64 > LIMIT { Err(too_large()) } else { Ok(bytes) }
 }
 
-/// Reads JSON into its type. If that fails only for capabilities nobody knows, they are dropped with a warning.
-fn parse<T: DeserializeOwned>(bytes: &[u8], capabilities: &str) -> Result<T> {
+/// Reads JSON into its type. If that fails only for what the specification allows in the `process` that `pointer` names,
+/// and the type does not know, that is put right first.
+fn parse<T: DeserializeOwned>(bytes: &[u8], pointer: &str) -> Result<T> {
     let wrong = |error: serde_json::Error| Error::caused(Kind::Invalid, "the JSON is not valid", error);
     let error = match serde_json::from_slice(bytes) {
         Ok(value) => return Ok(value),
@@ -121,13 +122,12 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], capabilities: &str) -> Result<T> {
     if !error.is_data() {
         return Err(wrong(error));
     }
-    // Only the general form can say which name it was.
+    // Only the general form can say what it was.
     let Ok(mut root) = serde_json::from_slice::<Value>(bytes) else { return Err(wrong(error)) };
-    let unknown = match root.pointer_mut(capabilities) {
-        Some(sets) => take_unknown_capabilities(sets),
-        None => Vec::new(),
-    };
-    if unknown.is_empty() {
+    let Some(process) = root.pointer_mut(pointer) else { return Err(wrong(error)) };
+    let unknown = process.get_mut("capabilities").map(take_unknown_capabilities).unwrap_or_default();
+    let amended = amend_process(process);
+    if unknown.is_empty() && !amended {
         return Err(wrong(error));
     }
     let value = T::deserialize(root).map_err(wrong)?;
@@ -135,6 +135,35 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], capabilities: &str) -> Result<T> {
         log::warn(format_args!("ignoring unknown capability {name:?}"));
     }
     Ok(value)
+}
+
+/// Brings what oci-spec's type does not read into the form that it does; whether there was any:
+/// - no `user`, which is root;
+/// - empty lists of `execCPUAffinity`, which the specification gives the meaning of none;
+/// - two scheduler flags, which the type knows under names that the specification does not have.
+fn amend_process(process: &mut Value) -> bool {
+    let Some(process) = process.as_object_mut() else { return false };
+    let mut amended = false;
+    if !process.contains_key("user") {
+        process.insert("user".to_owned(), Value::Object(serde_json::Map::new()));
+        amended = true;
+    }
+    if let Some(affinity) = process.get_mut("execCPUAffinity").and_then(Value::as_object_mut) {
+        let before = affinity.len();
+        affinity.retain(|_, list| list.as_str() != Some(""));
+        amended |= affinity.len() != before;
+    }
+    let flags = process.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags"));
+    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
+        let known = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = known.into();
+        amended = true;
+    }
+    amended
 }
 
 /// Removes the names nobody knows from the capability sets and returns each once.
@@ -242,6 +271,40 @@ mod tests {
         }
         let two_wrongs = r#"{"cwd": 1, "user": {"uid": 0, "gid": 0}, "capabilities": {"bounding": ["CAP_NEW"]}}"#;
         assert!(parse_process(two_wrongs.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_the_specification_allows_in_a_process_is_read() {
+        let read = |text: &str| parse_process(text.as_bytes());
+        assert_eq!(read(r#"{"cwd": "/"}"#).unwrap().user().uid(), 0);
+        let affinity = read(r#"{"cwd": "/", "user": {}, "execCPUAffinity": {"initial": "", "final": "1"}}"#).unwrap();
+        let affinity = affinity.exec_cpu_affinity().clone().unwrap();
+        assert_eq!((affinity.initial(), affinity.cpu_affinity_final().as_deref()), (&None, Some("1")));
+        let all = [
+            "RESET_ON_FORK",
+            "RECLAIM",
+            "DL_OVERRUN",
+            "KEEP_POLICY",
+            "KEEP_PARAMS",
+            "UTIL_CLAMP_MIN",
+            "UTIL_CLAMP_MAX",
+        ];
+        let flags = all.map(|name| format!("\"SCHED_FLAG_{name}\"")).join(",");
+        let scheduler =
+            format!(r#"{{"cwd": "/", "user": {{}}, "scheduler": {{"policy": "SCHED_OTHER", "flags": [{flags}]}}}}"#);
+        let process = read(&scheduler).unwrap();
+        assert_eq!(
+            process.scheduler().as_ref().and_then(|scheduler| scheduler.flags().as_ref()).map(Vec::len),
+            Some(7)
+        );
+        for wrong in [
+            r#"{"user": {}}"#,
+            r#"{"cwd": "/", "user": null}"#,
+            r#"{"cwd": "/", "execCPUAffinity": {"initial": "a"}}"#,
+            r#"{"cwd": "/", "user": {}, "scheduler": {"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_X"]}}"#,
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -15,11 +15,11 @@ use crate::init::{self, Given};
 use crate::notify::{self, Forwarder};
 use crate::parent::mount_source;
 use crate::parent::serve::{self, Desk};
-use crate::parent::{Spawned, rdt, spawn};
+use crate::parent::{Spawned, inherited, rdt, spawn};
 use crate::plan::namespaces::{KINDS, Namespaces, Source};
 use crate::plan::{Options, Plan, cgroup, mounts, process};
 use crate::state::{self, ContainerDir, State, write_atomically};
-use crate::{delete, terminal};
+use crate::{delete, lsm, terminal};
 
 /// When init is to execute the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,9 @@ pub fn create(global: &Global, args: &CreateArgs, begin: Begin) -> Result<Create
     let layout = Layout::detect()?;
     let plan = Plan::from_spec(&bundle, &options(global, args), &layout)?;
     check_console(&plan, args, begin)?;
+    let mount_label = bundle.spec().linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
+    lsm::check_host(&plan.process, mount_label)?;
+    inherited::settle(plan.process.preserved_fds)?;
     let dir = ContainerDir::create(&root, &args.id)?;
     let mut half = Half {
         state: new_state(&bundle, &plan, args),

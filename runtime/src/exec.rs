@@ -14,13 +14,13 @@ use crate::init::credentials::run_on;
 use crate::join::{self, Given};
 use crate::message::{Reply, Request};
 use crate::parent::serve::{explain, one};
-use crate::parent::{Next, Spawned, limits, seccomp_agent, spawn};
+use crate::parent::{Next, Spawned, inherited, limits, seccomp_agent, spawn};
 use crate::plan::namespaces::{self, Namespaces, Source};
 use crate::plan::process::{self, ProcessPlan};
 use crate::plan::seccomp::Seccomp;
 use crate::signals::Signals;
 use crate::state::{self, State, Status, write_atomically};
-use crate::terminal;
+use crate::{lsm, terminal};
 
 /// Runs the command: the status of the process, or 0 once it is detached.
 pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
@@ -39,6 +39,8 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
     };
     let plan = process::lower(&process, config.linux().as_ref(), &call)?;
     check_console(&plan, args)?;
+    lsm::check_host(&plan, None)?;
+    inherited::settle(plan.preserved_fds)?;
     let seccomp = match config.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
         Some(_) => Some(Seccomp::from_bytes(&bundle::read_limited(&kept.join("seccomp"))?)?),
         None => None,

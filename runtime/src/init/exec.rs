@@ -46,16 +46,6 @@ pub struct Ready<'a> {
     pub(super) filter: Option<&'a Seccomp>,
 }
 
-/// Checks that every descriptor the caller wants to hand to the payload is open, before this program opens any of its own.
-pub fn check_preserved(count: u32) -> Result<()> {
-    match (3..3 + count).find(|&number| !fds::is_open(number)) {
-        None => Ok(()),
-        Some(number) => Err(Error::invalid(format!(
-            "--preserve-fds {count}: descriptor {number} is not open in the calling process"
-        ))),
-    }
-}
-
 /// Closes every descriptor but the standard ones, those the payload is to get, the console, and those in `keep`.
 ///
 /// CVE-2024-21626: a descriptor of the host is a way out of the container for whatever the image makes the process look up.
@@ -76,9 +66,6 @@ pub fn prepare<'a>(plan: &'a ProcessPlan, console: Option<Console>) -> Result<Pr
     }
     if let Some(console) = console {
         console.attach()?;
-    }
-    for number in 3..3 + plan.preserved_fds {
-        fds::keep_at_exec(number).on("hand over", format_args!("descriptor {number}"))?;
     }
     let env = environment(plan);
     lsm::prepare(plan)?;

@@ -5,6 +5,7 @@
 
 pub mod idmap;
 mod idmap_source;
+pub mod inherited;
 pub mod limits;
 pub mod mount_source;
 pub mod netdev;

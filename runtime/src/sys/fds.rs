@@ -42,10 +42,10 @@ pub fn standard(number: u8) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number.into()) }
 }
 
-/// Whether `number` is an open descriptor.
-pub fn is_open(number: u32) -> bool {
+/// Whether `number` is open and stays so over execve.
+pub fn survives_exec(number: u32) -> bool {
     // SAFETY: F_GETFD only reads a flag; a number that is no descriptor gives EBADF.
-    unsafe { libc::fcntl(number as libc::c_int, libc::F_GETFD) != -1 }
+    unsafe { libc::fcntl(number as libc::c_int, libc::F_GETFD) == 0 }
 }
 
 /// Takes over descriptor `number`, which the caller of the program has passed to us by its number: from now on it is owned,
@@ -64,12 +64,6 @@ pub fn take_writable(number: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: the number is open, as just seen, and was given to us on the command line for this one use: nothing else in
     // this program opened it, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-/// Lets descriptor `number` survive execve. The caller of the program has passed it to us for that.
-pub fn keep_at_exec(number: u32) -> Result<(), Errno> {
-    // SAFETY: F_SETFD takes an integer and changes a flag only.
-    Errno::result(unsafe { libc::fcntl(number as libc::c_int, libc::F_SETFD, 0) }).map(drop)
 }
 
 fn close_range(first: u32, last: u32, flags: libc::c_uint) -> Result<(), Errno> {

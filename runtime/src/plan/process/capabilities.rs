@@ -59,12 +59,10 @@ impl Capabilities {
         let permitted = limit("permitted", self.permitted, held.permitted, "the runtime itself does not have them");
         let effective = limit("effective", self.effective, permitted, "they are not in the permitted set");
         let inheritable = limit("inheritable", self.inheritable, bounding, "they are not in the bounding set");
-        let ambient = limit(
-            "ambient",
-            self.ambient,
-            permitted & inheritable,
-            "they are not in both the permitted and the inheritable set",
-        );
+        let ambient = limit("ambient", self.ambient, permitted, "they are not in the permitted set");
+        // The kernel wants them in the inheritable set too. That runc's default configuration asks for an ambient set and,
+        // since CVE-2022-29162, for no inheritable one is no news to anybody: no warning.
+        let ambient = ambient & inheritable;
         (Self { bounding, effective, inheritable, permitted, ambient }, warnings)
     }
 }
