@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open};
@@ -65,8 +66,10 @@ pub fn attach(plan: &RootfsPlan, sources: &mut Sources) -> Result<Root> {
     umask(Mode::empty());
     // Before anything is mounted: in a copy of shared mounts each mount, and at the switch each unmount, would appear on
     // the host. Private and not slave, because nothing of this tree is kept: what the container gets has been copied.
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .on("separate", "the mount namespace from the host's")?;
+    if plan.change != RootChange::Chroot {
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .on("separate", "the mount namespace from the host's")?;
+    }
     let tree = sources.root.take().ok_or_else(|| Error::new(Kind::System, "the root has not been opened"))?;
     attach_root(plan, &tree.fd).on("attach the root", plan.path.display())?;
     let mut root = Root::at(tree.fd);
@@ -85,7 +88,7 @@ fn attach_root(plan: &RootfsPlan, root: &OwnedFd) -> Result<(), Errno> {
             Ok(place) if same(&place, root)? => return attach_tree(root, &place),
             Ok(_) => return Err(Errno::ESTALE),
             // In a user namespace the way there may be closed, and so it is then for those hooks that could care.
-            Err(Errno::EACCES) => {}
+            Err(Errno::EACCES) if plan.change != RootChange::Chroot => {}
             Err(errno) => return Err(errno),
         }
     }
@@ -114,6 +117,7 @@ pub fn pivot(root: &Root, plan: &RootfsPlan) -> Result<()> {
             hide_kernel_filesystems()?;
             chroot(".").on("chroot to", "the root directory")?;
         }
+        RootChange::Chroot => return chroot(".").on("chroot to", "the root directory"),
     }
     if let Some(Propagation { flag, depth }) = plan.propagation {
         // Only now, because until now `/` was the host's.
@@ -170,6 +174,14 @@ fn unescape(text: &str) -> String {
     ["\\040 ", "\\011\t", "\\012\n", "\\134\\"]
         .iter()
         .fold(text.to_owned(), |text, pair| text.replace(&pair[..4], &pair[4..]))
+}
+
+/// Unmounts what [`RootChange::Chroot`] left at the root's path in the mount namespace that the container shared.
+pub fn release(path: &Path) -> Result<()> {
+    match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(Error::sys(format!("unmount {}", path.display()), errno)),
+    }
 }
 
 /// Closes what is to be read-only. After everything else, because everything else makes something in the root.

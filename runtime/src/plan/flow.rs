@@ -101,10 +101,10 @@ impl Plan {
         let cgroup = cgroup::lower(spec, &options.id, options.manager, layout, options.privilege)?;
         let directories = SavedCgroup::planned(&cgroup);
         Ok(Self {
-            rootfs: mounts::lower_rootfs(spec, bundle.path(), options.root_change)?,
+            rootfs: mounts::lower_rootfs(spec, bundle.path(), options.root_change, &namespaces)?,
             devices: devices::lower(spec, &mounts)?,
             mounts,
-            masks: mounts::lower_masks(spec)?,
+            masks: mounts::lower_masks(spec, &namespaces)?,
             sysctls: sysctl::lower(spec, &namespaces)?,
             hostname: validate::uts_name(spec.hostname(), "hostname", &namespaces)?,
             domainname: validate::uts_name(spec.domainname(), "domainname", &namespaces)?,

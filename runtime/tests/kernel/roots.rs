@@ -15,6 +15,7 @@ pub(crate) const CASES: &[Case] = &[
     ("roots::hooks_find_the_root_at_its_path", hooks_find_the_root_at_its_path),
     ("roots::without_pivot_the_root_is_moved", without_pivot_the_root_is_moved),
     ("roots::without_pivot_and_at_its_path", without_pivot_and_at_its_path),
+    ("roots::a_shared_mount_namespace_is_left_clean", a_shared_mount_namespace_is_left_clean),
     ("roots::a_private_procfs_is_one", a_private_procfs_is_one),
 ];
 
@@ -93,4 +94,25 @@ fn a_private_procfs_is_one() {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     assert!(procfs.open("self/root/etc", nix::fcntl::OFlag::O_RDONLY).is_err(), "no magic link");
     assert!(procfs.open("../etc", nix::fcntl::OFlag::O_RDONLY).is_err(), "nothing above");
+}
+
+fn a_shared_mount_namespace_is_left_clean() {
+    let world = World::new();
+    world.tree(&[("file", Node::File("image's"))]);
+    let before = table();
+    let plan = world.plan_with(json!({
+        "root": {"path": "root"}, "mounts": [proc_mount()], "linux": {"namespaces": [{"type": "pid"}]}
+    }));
+    assert_eq!(plan.rootfs.change, RootChange::Chroot);
+    let host = fs::File::open("/").unwrap();
+    let mut sources = plan.open().unwrap();
+    let root = plan.set_up(&mut sources, || Ok(Vec::new())).unwrap();
+    plan.finish(root).unwrap();
+    assert_eq!(fs::read_to_string("/file").unwrap(), "image's");
+    // What `delete` does, on the host.
+    nix::unistd::fchdir(&host).unwrap();
+    nix::unistd::chroot(".").unwrap();
+    assert!(table().len() > before.len());
+    tare::init::rootfs::release(&plan.rootfs.path).unwrap();
+    assert_eq!(table().into_keys().collect::<Vec<_>>(), before.into_keys().collect::<Vec<_>>());
 }

@@ -79,14 +79,17 @@ impl World {
     /// Lowers a whole configuration.
     pub(crate) fn plan_with(&self, mut config: Value) -> Plan {
         config["ociVersion"] = json!("1.3.0");
+        if config["linux"]["namespaces"].is_null() {
+            config["linux"]["namespaces"] = json!([{"type": "mount"}]);
+        }
         let spec = serde_json::from_value(config).unwrap();
         let bundle = self.place.join("bundle");
         let namespaces = tare::plan::namespaces::lower(&spec).unwrap();
         let mounts = tare::plan::mounts::lower(&spec, &bundle, &namespaces).unwrap();
         let devices = tare::plan::devices::lower(&spec, &mounts).unwrap();
         Plan {
-            rootfs: tare::plan::mounts::lower_rootfs(&spec, &bundle, RootChange::Pivot).unwrap(),
-            masks: tare::plan::mounts::lower_masks(&spec).unwrap(),
+            rootfs: tare::plan::mounts::lower_rootfs(&spec, &bundle, RootChange::Pivot, &namespaces).unwrap(),
+            masks: tare::plan::mounts::lower_masks(&spec, &namespaces).unwrap(),
             cgroups: CgroupView { version: Version::Legacy, scope: Scope::Host, hierarchies: Vec::new() },
             mounts,
             devices,

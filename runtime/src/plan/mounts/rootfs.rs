@@ -7,6 +7,7 @@ use oci_spec::runtime::Spec;
 
 use crate::error::{Error, Result};
 use crate::plan::mounts::Propagation;
+use crate::plan::namespaces::Namespaces;
 use crate::sys::mount::Depth;
 
 /// The container's root, as the host sees it.
@@ -33,6 +34,8 @@ pub enum RootChange {
     Pivot,
     /// `--no-pivot`, where `/` is the kernel's first file system, which cannot be pivoted: the root is moved over `/`.
     MoveAndChroot,
+    /// The container has the caller's mount namespace: its mounts are made at the root's path, and remain there.
+    Chroot,
 }
 
 /// Whether the container may write to its root.
@@ -65,7 +68,8 @@ pub enum Attach {
 }
 
 /// Lowers `root` and what concerns it.
-pub fn lower_rootfs(spec: &Spec, bundle: &Path, change: RootChange) -> Result<RootfsPlan> {
+pub fn lower_rootfs(spec: &Spec, bundle: &Path, change: RootChange, namespaces: &Namespaces) -> Result<RootfsPlan> {
+    let change = if namespaces.mount.is_private() { change } else { RootChange::Chroot };
     let root =
         spec.root().as_ref().ok_or_else(|| Error::invalid("root is missing: it must name the root directory"))?;
     if root.path().as_os_str().is_empty() {
@@ -85,7 +89,7 @@ pub fn lower_rootfs(spec: &Spec, bundle: &Path, change: RootChange) -> Result<Ro
         access: if root.readonly() == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
         privacy,
         propagation,
-        attach: if has_early_hooks(spec) { Attach::AtPath } else { Attach::OverRoot },
+        attach: if has_early_hooks(spec) || change == RootChange::Chroot { Attach::AtPath } else { Attach::OverRoot },
         change,
     })
 }
@@ -133,12 +137,18 @@ pub struct Masks {
 }
 
 /// Lowers `linux.maskedPaths` and `linux.readonlyPaths`.
-pub fn lower_masks(spec: &Spec) -> Result<Masks> {
+pub fn lower_masks(spec: &Spec, namespaces: &Namespaces) -> Result<Masks> {
     let Some(linux) = spec.linux() else { return Ok(Masks::default()) };
-    Ok(Masks {
+    let masks = Masks {
         masked: paths("linux.maskedPaths", linux.masked_paths())?,
         readonly: paths("linux.readonlyPaths", linux.readonly_paths())?,
-    })
+    };
+    if masks != Masks::default() && !namespaces.mount.is_private() {
+        return Err(Error::invalid(
+            "linux.maskedPaths and linux.readonlyPaths need a mount namespace, and linux.namespaces has none",
+        ));
+    }
+    Ok(masks)
 }
 
 fn paths(field: &str, paths: &Option<Vec<String>>) -> Result<Vec<PathBuf>> {

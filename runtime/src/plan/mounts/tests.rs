@@ -186,7 +186,7 @@ fn the_root_is_absolute_and_its_propagation_known() {
             json!({"ociVersion": "1.3.0", "root": root, "linux": {"rootfsPropagation": propagation}}),
         )
         .unwrap();
-        lower_rootfs(&spec, Path::new("/bundle"), RootChange::Pivot)
+        lower_rootfs(&spec, Path::new("/bundle"), RootChange::Pivot, &new_mount_namespace())
     };
     let plan = lower(json!({"path": "rootfs", "readonly": true}), "").unwrap();
     assert_eq!(plan.path, Path::new("/bundle/rootfs"));
@@ -225,16 +225,46 @@ fn hooks_before_the_switch_put_the_root_at_its_path() {
     ] {
         let spec: Spec =
             serde_json::from_value(json!({"ociVersion": "1.3.0", "root": {"path": "/r"}, "hooks": hooks})).unwrap();
-        assert_eq!(lower_rootfs(&spec, Path::new("/b"), RootChange::Pivot).unwrap().attach, attach, "{hooks}");
+        assert_eq!(
+            lower_rootfs(&spec, Path::new("/b"), RootChange::Pivot, &new_mount_namespace()).unwrap().attach,
+            attach,
+            "{hooks}"
+        );
     }
 }
 
 #[test]
 fn masks_are_absolute_paths_below_the_root() {
-    let lower =
-        |path: &str| lower_masks(&spec(json!([]), json!({"maskedPaths": [path], "readonlyPaths": ["/proc/sys"]})));
+    let masks = |path: &str| spec(json!([]), json!({"maskedPaths": [path], "readonlyPaths": ["/proc/sys"]}));
+    let lower = |path: &str| lower_masks(&masks(path), &new_mount_namespace());
     assert_eq!(lower("/proc/kcore").unwrap().masked, [PathBuf::from("/proc/kcore")]);
     for wrong in ["", "proc", "/", "/a/../..", "/a\u{0}"] {
         assert!(lower(wrong).is_err(), "{wrong:?}");
     }
+}
+
+fn new_mount_namespace() -> Namespaces {
+    Namespaces { mount: namespaces::Source::New, ..Namespaces::default() }
+}
+
+#[test]
+fn without_a_mount_namespace_the_root_stays_at_its_path_and_nothing_is_masked() {
+    let spec: Spec = serde_json::from_value(json!({"ociVersion": "1.3.0", "root": {"path": "/r"},
+        "linux": {"maskedPaths": ["/proc/kcore"]}}))
+    .unwrap();
+    let shared = Namespaces::default();
+    let plan = lower_rootfs(&spec, Path::new("/b"), RootChange::Pivot, &shared).unwrap();
+    assert_eq!((plan.change, plan.attach), (RootChange::Chroot, Attach::AtPath));
+    let error = lower_masks(&spec, &shared).unwrap_err().to_string();
+    assert!(error.ends_with("need a mount namespace, and linux.namespaces has none"), "{error}");
+}
+
+#[test]
+fn no_pivot_and_private_do_not_go_together() {
+    let spec: Spec = serde_json::from_value(json!({"ociVersion": "1.3.0", "root": {"path": "/r"},
+        "linux": {"rootfsPropagation": "rprivate"}}))
+    .unwrap();
+    let lower = |change| lower_rootfs(&spec, Path::new("/b"), change, &new_mount_namespace());
+    assert!(lower(RootChange::Pivot).is_ok());
+    assert!(lower(RootChange::MoveAndChroot).unwrap_err().to_string().contains("is not possible with --no-pivot"));
 }
