@@ -143,14 +143,19 @@ impl Socket {
 
 /// The answer to one request, as far as it has come.
 #[derive(Debug, Default)]
-struct Answer {
+pub struct Answer {
     bodies: Vec<Vec<u8>>,
     interrupted: bool,
 }
 
 impl Answer {
-    /// Takes one piece in; true when that was the end.
-    fn take(&mut self, mut piece: &[u8], sequence: u32) -> Result<bool, Errno> {
+    /// The bodies of the messages that have come.
+    pub fn bodies(&self) -> &[Vec<u8>] {
+        &self.bodies
+    }
+
+    /// Takes one piece in; true when that was the end. An error that the kernel tells is returned.
+    pub fn take(&mut self, mut piece: &[u8], sequence: u32) -> Result<bool, Errno> {
         while !piece.is_empty() {
             let length = u32_at(piece, 0).ok_or(Errno::EBADMSG)? as usize;
             let message = piece.get(..length).filter(|message| message.len() >= HEAD).ok_or(Errno::EBADMSG)?;
