@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 
 use crate::bundle::Bundle;
-use crate::cgroup::{Cgroup, Layout};
+use crate::cgroup::{Cgroup, Layout, SavedCgroup};
 use crate::cli::{CreateArgs, Global};
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::namespaces::Joined;
-use crate::init::{self, Given};
+use crate::init::{self, Given, exec};
+use crate::message::Reply;
 use crate::notify::{self, Forwarder};
-use crate::parent::mount_source;
-use crate::parent::serve::{self, Desk};
-use crate::parent::{Spawned, inherited, rdt, spawn};
+use crate::parent::serve::{self, Desk, Served};
+use crate::parent::{Spawned, mount_source, rdt, spawn};
+use crate::plan::cgroup::Target;
+use crate::plan::mounts::RootChange;
 use crate::plan::namespaces::{KINDS, Namespaces, Source};
-use crate::plan::{Options, Plan, cgroup, mounts, process};
+use crate::plan::process::{self, Call, Keyring};
+use crate::plan::{Options, Plan};
 use crate::state::{self, ContainerDir, State, write_atomically};
 use crate::{delete, lsm, terminal};
 
@@ -69,13 +72,16 @@ pub fn create(global: &Global, args: &CreateArgs, begin: Begin) -> Result<Create
         notify::extend(bundle.spec_mut(), &root.join(&args.id))?;
     }
     let layout = Layout::detect()?;
-    let plan = Plan::from_spec(&bundle, &options(global, args), &layout)?;
+    let plan = Plan::from_spec(bundle.spec(), bundle.path(), &options(global, args), &layout)?;
+    exec::check_preserved(plan.process.preserved_fds)?;
+    lsm::check_host(&plan.process, plan.mount_label.as_deref())?;
     check_console(&plan, args, begin)?;
     let mount_label = bundle.spec().linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
     lsm::check_host(&plan.process, mount_label)?;
     inherited::settle(plan.process.preserved_fds)?;
     let dir = ContainerDir::create(&root, &args.id)?;
     let mut half = Half {
+        served: Served::default(),
         state: new_state(&bundle, &plan, args),
         plan,
         cgroup: None,
@@ -85,7 +91,7 @@ pub fn create(global: &Global, args: &CreateArgs, begin: Begin) -> Result<Create
         forwarder: None,
     };
     match half.build(&bundle, &dir, args, begin) {
-        Ok(console) => half.finish(dir, console),
+        Ok(()) => half.finish(dir),
         Err(error) => {
             half.undo(dir);
             Err(error)
@@ -103,16 +109,11 @@ struct Half {
     /// Whether a service manager waits for the container to be ready.
     notify: bool,
     forwarder: Option<Forwarder>,
+    served: Served,
 }
 
 impl Half {
-    fn build(
-        &mut self,
-        bundle: &Bundle,
-        dir: &ContainerDir,
-        args: &CreateArgs,
-        begin: Begin,
-    ) -> Result<Option<OwnedFd>> {
+    fn build(&mut self, bundle: &Bundle, dir: &ContainerDir, args: &CreateArgs, begin: Begin) -> Result<()> {
         dir.save(&self.state)?;
         dir.keep("config.json", bundle.config())?;
         if self.notify {
@@ -128,7 +129,7 @@ impl Half {
         let fifo = if begin == Begin::AtStart { Some(dir.make_fifo()?) } else { None };
         let joined = open_namespaces(&self.plan.namespaces)?;
         let sources = mount_source::open(self.plan.wanted())?;
-        if self.plan.cgroup.clones_into() {
+        if matches!(self.plan.cgroup.target, Target::V2(_)) {
             // v2: init starts in its cgroup, so that must be there first.
             let cgroup = Cgroup::create(&self.plan.cgroup)?;
             self.state.cgroup = cgroup.saved();
@@ -138,14 +139,29 @@ impl Half {
         let cgroup = self.cgroup.as_ref().and_then(Cgroup::clone_fd);
         let spawned = spawn(clone_flags(&self.plan.namespaces), cgroup, |link| init::run(given, link))?;
         let spawned = self.spawned.insert(spawned);
-        let mut desk = Desk { plan: &self.plan, dir, state: &mut self.state, cgroup: &mut self.cgroup, console_socket };
+        let mut desk = Desk {
+            plan: &self.plan,
+            dir,
+            state: &mut self.state,
+            cgroup: &mut self.cgroup,
+            hooks_began: false,
+            console_socket,
+        };
         if !desk.plan.namespaces.need_intermediate() {
             serve::note(spawned.pid(), &mut desk)?;
         }
+        let served = serve::until_ready(spawned, &mut desk, &mut self.served);
+        self.hooks_began = desk.hooks_began;
+        served?;
+        self.announce(dir, args)
+    }
+
+    /// Tells everybody who waits for it that the container is there, before its program can run.
+    fn announce(&mut self, dir: &ContainerDir, args: &CreateArgs) -> Result<()> {
+        let spawned = self.spawned.as_ref().ok_or_else(no_init)?;
         if let Some(plan) = &self.plan.rdt {
-            desk.state.rdt = Some(rdt::apply(plan, spawned.pid())?);
+            self.state.rdt = Some(rdt::apply(plan, spawned.pid())?);
         }
-        let served = serve::until_ready(spawned, &mut desk)?;
         if let Some(socket) = &args.pidfd_socket {
             terminal::send_pidfd(socket, spawned.pidfd())?;
         }
@@ -154,18 +170,21 @@ impl Half {
         if let Some(path) = &args.pid_file {
             write_atomically(path, spawned.pid().to_string().as_bytes(), 0o644)?;
         }
-        Ok(served.console)
+        spawned.reply(&Reply::Done, &[])
     }
 
-    fn finish(self, dir: ContainerDir, console: Option<OwnedFd>) -> Result<Created> {
-        let Some(spawned) = self.spawned else {
-            return Err(Error::new(Kind::System, "a container was created without an init"));
-        };
+    fn finish(self, dir: ContainerDir) -> Result<Created> {
+        let spawned = self.spawned.ok_or_else(no_init)?;
+        let console = self.served.console;
         Ok(Created { dir, state: self.state, plan: self.plan, spawned, console, notify: self.forwarder })
     }
 
     /// Takes back whatever was done. The error that led here is the one to tell; another one here is a warning.
     fn undo(self, dir: ContainerDir) {
+        // While their namespace is there: the end of init takes devices that exist only in it.
+        if let Some(moved) = self.served.moved {
+            moved.undo();
+        }
         if let Some(spawned) = &self.spawned {
             spawned.kill();
         }
@@ -178,20 +197,26 @@ impl Half {
     }
 }
 
-fn options(global: &Global, args: &CreateArgs) -> Options {
+fn no_init() -> Error {
+    Error::new(Kind::System, "a container was created without an init")
+}
+
+fn options<'a>(global: &Global, args: &'a CreateArgs) -> Options<'a> {
     Options {
-        id: args.id.clone(),
-        manager: cgroup::Manager::from(global.cgroup_manager()),
-        privilege: cgroup::Privilege::from(global.rootless),
-        root_change: if args.no_pivot { mounts::RootChange::MoveAndChroot } else { mounts::RootChange::Pivot },
-        keyring: if args.no_new_keyring { process::Keyring::Inherit } else { process::Keyring::New },
-        preserve_fds: args.preserve_fds,
-        listen_fds: process::listen_fds(|name| std::env::var(name).ok(), std::process::id()),
+        manager: global.cgroup_manager().into(),
+        privilege: global.rootless.into(),
+        change: if args.no_pivot { RootChange::MoveAndChroot } else { RootChange::Pivot },
+        call: Call {
+            container: &args.id,
+            keyring: if args.no_new_keyring { Keyring::Inherit } else { Keyring::New },
+            preserve_fds: args.preserve_fds,
+            listen_fds: process::inherited_listen_fds(),
+        },
     }
 }
 
 fn new_state(bundle: &Bundle, plan: &Plan, args: &CreateArgs) -> State {
-    let mut state = State::new(&args.id, bundle.path(), &plan.rootfs.path, plan.cgroup.saved());
+    let mut state = State::new(&args.id, bundle.path(), &plan.rootfs.path, SavedCgroup::planned(&plan.cgroup));
     state.annotations = bundle.spec().annotations().clone().unwrap_or_default();
     state.hooks = plan.hooks.clone();
     state.own_keyring = plan.process.keyring.is_some();

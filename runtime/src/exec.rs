@@ -1,10 +1,11 @@
 //! `exec`: one more process in a running container.
 
-use std::os::fd::OwnedFd;
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::libc;
 use nix::sys::stat::stat;
-use oci_spec::runtime::{Capability, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 
 use crate::bundle;
 use crate::cgroup::Cgroup;
@@ -13,14 +14,14 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::init::credentials::run_on;
 use crate::join::{self, Given};
 use crate::message::{Reply, Request};
-use crate::parent::serve::{explain, one};
-use crate::parent::{Next, Spawned, inherited, limits, seccomp_agent, spawn};
+use crate::parent::serve::{explain, hand_listener, one};
+use crate::parent::{Next, Spawned, limits, spawn};
 use crate::plan::namespaces::{self, Namespaces, Source};
-use crate::plan::process::{self, ProcessPlan};
+use crate::plan::process::{self, Call, Keyring, ProcessPlan, inherited_listen_fds};
 use crate::plan::seccomp::Seccomp;
 use crate::signals::Signals;
 use crate::state::{self, State, Status, write_atomically};
-use crate::{lsm, terminal};
+use crate::{init, lsm, terminal};
 
 /// Runs the command: the status of the process, or 0 once it is detached.
 pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
@@ -31,13 +32,15 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
     let config = bundle::parse_spec(&bundle::read_limited(&kept.join("config.json"))?)?;
     let namespaces = namespaces::lower(&config)?;
     let process = requested(&config, args)?;
-    let call = process::Call {
+    let call = Call {
         container: &state.id,
-        keyring: if state.own_keyring { process::Keyring::New } else { process::Keyring::Inherit },
+        keyring: if state.own_keyring { Keyring::New } else { Keyring::Inherit },
         preserve_fds: args.preserve_fds,
-        listen_fds: 0,
+        listen_fds: inherited_listen_fds(),
     };
     let plan = process::lower(&process, config.linux().as_ref(), &call)?;
+    init::exec::check_preserved(plan.preserved_fds)?;
+    lsm::check_host(&plan, None)?;
     check_console(&plan, args)?;
     lsm::check_host(&plan, None)?;
     inherited::settle(plan.preserved_fds)?;
@@ -49,30 +52,30 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
     let init = state.init.ok_or_else(gone)?;
     let pidfd = init.open()?.ok_or_else(gone)?;
     let cgroup = Cgroup::open(&state.cgroup)?;
-    let target = cgroup.for_exec(&args.cgroup)?;
+    let entry = cgroup.entry(&args.cgroup)?;
     let console_socket = args.console_socket.as_deref().map(terminal::connect_console).transpose()?;
     let given = Given {
         process: &plan,
         seccomp: seccomp.as_ref(),
         init: pidfd,
         namespaces: flags(&namespaces, init.pid)?,
-        cgroups: target.join_fds()?,
+        cgroups: entry.join,
     };
     if let Some(cpus) = &plan.exec_affinity.initial {
         run_on("process.execCPUAffinity.initial", cpus)?;
     }
     // From before there is a process that they could concern.
     let signals = if args.detach { None } else { Some(Signals::hold()?) };
-    let mut spawned = spawn(0, target.clone_fd(), |link| join::run(given, link))?;
-    let desk = Desk { plan: &plan, state: &state, cgroup: &cgroup, seccomp: seccomp.as_ref(), console_socket, args };
+    let mut spawned = spawn(0, entry.clone.as_ref().map(AsFd::as_fd), |link| join::run(given, link))?;
+    let desk = Desk { state: &state, cgroup: &cgroup, process: &plan, seccomp: seccomp.as_ref(), console_socket, args };
     match serve(&mut spawned, &desk) {
         Err(error) => {
             spawned.kill();
             Err(error)
         }
         Ok(console) => match signals {
-            None => Ok(0),
             Some(signals) => terminal::relay(spawned.into_child(), console, &signals),
+            None => Ok(0),
         },
     }
 }
@@ -152,17 +155,30 @@ fn inherit(process: &mut Process, own: Option<&Process>) {
 
 /// `--cap` adds to what the process may use; never to what its children inherit (CVE-2022-29162).
 fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut added = HashSet::new();
     for name in names {
         let upper = name.to_uppercase();
         let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
         let capability: Capability = serde_json::from_value(full.clone().into())
             .map_err(|_| Error::invalid(format!("--cap {name}: there is no capability {full}")))?;
-        let sets = process.capabilities_mut().get_or_insert_default();
-        for set in [sets.bounding_mut(), sets.effective_mut(), sets.permitted_mut()] {
-            set.get_or_insert_default().insert(capability);
-        }
+        added.insert(capability);
     }
+    let mut sets = process.capabilities().clone().unwrap_or_else(no_capabilities);
+    let with = |set: &Option<HashSet<Capability>>| Some(set.iter().flatten().chain(&added).copied().collect());
+    let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    process.set_capabilities(Some(sets));
     Ok(())
+}
+
+/// All five sets, empty: the crate's own default is a choice of capabilities.
+fn no_capabilities() -> LinuxCapabilities {
+    let mut sets = LinuxCapabilities::default();
+    sets.set_bounding(None).set_effective(None).set_inheritable(None).set_permitted(None).set_ambient(None);
+    sets
 }
 
 fn check_console(plan: &ProcessPlan, args: &ExecArgs) -> Result<()> {
@@ -190,9 +206,9 @@ fn flags(namespaces: &Namespaces, pid: i32) -> Result<i32> {
 
 /// What the parent works with while it serves.
 struct Desk<'a> {
-    plan: &'a ProcessPlan,
     state: &'a State,
     cgroup: &'a Cgroup,
+    process: &'a ProcessPlan,
     seccomp: Option<&'a Seccomp>,
     console_socket: Option<OwnedFd>,
     args: &'a ExecArgs,
@@ -220,14 +236,11 @@ fn serve(spawned: &mut Spawned, desk: &Desk<'_>) -> Result<Option<OwnedFd>> {
             }
             Request::Listener => {
                 let listener = one(fds, &request)?;
-                let notify = desk.seccomp.and_then(|seccomp| seccomp.notify.as_ref());
-                let notify =
-                    notify.ok_or_else(|| Error::new(Kind::System, "a seccomp listener came that nobody planned"))?;
                 let json = desk.state.to_oci_json(Status::Running, desk.state.init.map(|init| init.pid));
-                seccomp_agent::send(listener, notify, &json, spawned.pid())?;
+                hand_listener(listener, desk.seccomp, spawned.pid(), &json)?;
             }
             Request::Ready => {
-                limits::apply(spawned.pid(), desk.plan)?;
+                limits::apply(spawned.pid(), desk.process)?;
                 announce(spawned, desk.args)?;
                 spawned.reply(&Reply::Done, &[])?;
                 spawned.until_executed()?;

@@ -12,8 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::libc;
 
 use crate::error::{Context, Error, Result};
+use crate::init::console::{self, Console};
+use crate::init::credentials::{self, Role};
+use crate::init::exec;
 use crate::init::namespaces::become_root;
-use crate::init::{console, credentials, exec};
 use crate::intermediate::hand_over;
 use crate::link::Link;
 use crate::message::Request;
@@ -69,13 +71,13 @@ fn stages(given: Given<'_>, link: &Link) -> Result<Infallible> {
     // Nothing of the host may be open where the container's files decide what happens next.
     exec::seal(process, console.as_ref(), [Some(link.as_fd())])?;
     let prepared = exec::prepare(process, console)?;
-    let ready = credentials::apply(prepared, credentials::Role::Joined, seccomp, link)?;
+    let ready = credentials::apply(prepared, Role::Joined, seccomp, link)?;
     link.step("get ready");
     link.ask_done(&Request::Ready)?;
     exec::execute(ready)
 }
 
-fn open_console(process: &ProcessPlan, link: &Link) -> Result<Option<console::Console>> {
+fn open_console(process: &ProcessPlan, link: &Link) -> Result<Option<Console>> {
     let Some(terminal) = process.terminal else { return Ok(None) };
     link.step("open the console");
     let (console, master) = console::open_in_running(terminal)?;

@@ -1,2 +1,80 @@
 //! The `tare` program: an OCI runtime for Linux.
-fn main() {}
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use tare::cli::{self, Asked, Command, Global};
+use tare::error::{Context, Error, Result};
+use tare::sys::process;
+use tare::{create, delete, exec, features, kill, list, log, run, selfexe, spec, start, state_cmd};
+
+/// The status of an exec that could not be done, as callers of runc know it; everything else that fails is 1.
+const EXEC_FAILED: u8 = 255;
+
+fn main() -> ExitCode {
+    let line = match cli::globals(std::env::args_os()) {
+        Ok(Asked::For(line)) => line,
+        Ok(Asked::Text(text)) => return print(&text),
+        Err(error) => return fail(&error, 1),
+    };
+    if let Err(error) = log::open(&line.global) {
+        return fail(&error, 1);
+    }
+    let global = line.global.clone();
+    match line.command() {
+        Ok(Asked::Text(text)) => print(&text),
+        Err(error) => fail(&error, 1),
+        Ok(Asked::For(command)) => {
+            let on_failure = if matches!(command, Command::Exec(_)) { EXEC_FAILED } else { 1 };
+            match dispatch(&global, command) {
+                Ok(status) => ExitCode::from(status),
+                Err(error) => fail(&error, on_failure),
+            }
+        }
+    }
+}
+
+/// One line a command. A status is what the process returned; every other command succeeds with 0.
+fn dispatch(global: &Global, command: Command) -> Result<u8> {
+    match command {
+        Command::Create(args) => inside().and_then(|()| create::run(global, &args)).map(|()| 0),
+        Command::Run(args) => inside().and_then(|()| run::run(global, &args)).map(status),
+        Command::Exec(args) => inside().and_then(|()| exec::run(global, &args)).map(status),
+        Command::Start(args) => start::run(global, &args).map(|()| 0),
+        Command::Kill(args) => kill::run(global, &args).map(|()| 0),
+        Command::Delete(args) => delete::run(global, &args).map(|()| 0),
+        Command::State(args) => state_cmd::run(global, &args).map(|()| 0),
+        Command::List(args) => list::run(global, &args).map(|()| 0),
+        Command::Spec(args) => spec::run(&args).map(|()| 0),
+        Command::Features(_) => features::run().map(|()| 0),
+        _ => Ok(0),
+    }
+}
+
+/// Before a command that goes into a container: see `selfexe`. And nobody may look into what this process is about to
+/// clone (ptrace(2), /proc/PID); without privileges that would also keep the id mappings from being written.
+fn inside() -> Result<()> {
+    selfexe::protect()?;
+    if nix::unistd::geteuid().is_root() {
+        process::set_undumpable().on("hide", "the runtime from ptrace")
+    } else {
+        Ok(())
+    }
+}
+
+/// Exit statuses are a byte (wait(2)).
+fn status(status: i32) -> u8 {
+    (status & 0xff) as u8
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn fail(error: &Error, status: u8) -> ExitCode {
+    log::fatal(error);
+    ExitCode::from(status)
+}

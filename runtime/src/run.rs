@@ -12,12 +12,12 @@ use crate::{delete, log, start, terminal};
 
 /// Runs the command: the status of the container's process, or 0 once it is detached.
 pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
-    // From before there is a process that they could concern.
-    let signals = if args.detach { None } else { Some(Signals::hold()?) };
     if !args.detach && !args.no_subreaper {
         // What the container's process leaves behind without a pid namespace is ours to reap.
         set_child_subreaper().on("become", "the subreaper")?;
     }
+    // Before there is a child whose end, or a signal for it, could be missed.
+    let signals = if args.detach { None } else { Some(Signals::hold()?) };
     let begin = if args.detach { Begin::Detached } else { Begin::Foreground };
     let Created { dir, state, mut spawned, console, notify, .. } = create(global, &args.create, begin)?;
     // Hooks, and whoever is quick, may call the runtime for this very container.
@@ -30,7 +30,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
         return Err(error);
     }
     if let Some(notify) = notify {
-        if args.detach {
+        if signals.is_none() {
             notify.run(spawned.pidfd(), spawned.pid())?;
         } else {
             notify_beside(&notify, &spawned)?;

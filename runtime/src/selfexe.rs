@@ -11,14 +11,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::execveat;
 
 use crate::error::{Context, Result};
-use crate::sys::mount::clone_read_only;
+use crate::sys::mount::{ATTR_RDONLY, Change, Depth, Symlink, clone_tree, set_attributes};
 
 /// This process's binary.
 const SELF: &str = "/proc/self/exe";
@@ -34,7 +35,7 @@ pub fn protect() -> Result<()> {
         return Ok(());
     }
     drop(binary);
-    let constant = match clone_read_only(SELF.as_ref()) {
+    let constant = match read_only_mount() {
         Ok(binary) => binary,
         // Before Linux 5.12, or without privileges over the mount namespace.
         Err(_) => sealed_copy()?,
@@ -50,6 +51,12 @@ fn is_constant(binary: &OwnedFd) -> Result<bool> {
     // Only files in memory have seals.
     let seals = fcntl(binary, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
     Ok(seals.is_ok_and(|seals| seals.contains(SEALS)))
+}
+
+fn read_only_mount() -> Result<OwnedFd, Errno> {
+    let mount = clone_tree(AT_FDCWD, SELF, Depth::One, Symlink::Follow)?;
+    set_attributes(&mount, Depth::One, Change { set: ATTR_RDONLY, ..Change::default() })?;
+    Ok(mount)
 }
 
 fn sealed_copy() -> Result<OwnedFd> {

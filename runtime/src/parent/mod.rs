@@ -12,6 +12,7 @@ pub mod netdev;
 pub mod netlink;
 pub mod rdt;
 pub mod seccomp_agent;
+pub mod serve;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

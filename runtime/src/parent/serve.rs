@@ -1,14 +1,16 @@
 //! Serving a new container's init until it is ready: one loop, one exhaustive match.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::message::{Reply, Request};
+use crate::parent::netdev::Moved;
 use crate::parent::{Next, Silence, Spawned, died, idmap, limits, mount_source, netdev, seccomp_agent};
 use crate::plan::Plan;
 use crate::plan::hooks::Stage;
+use crate::plan::seccomp::Seccomp;
 use crate::state::{ContainerDir, Init, State, Status};
 use crate::{hooks, terminal};
 
@@ -34,11 +36,14 @@ pub struct Desk<'a> {
 pub struct Served {
     /// The master end of the pty, for the foreground relay.
     pub console: Option<OwnedFd>,
+    /// The network devices that are no longer the host's.
+    pub moved: Option<Moved>,
 }
 
 /// Serves `spawned` until it is ready to execute the program.
-pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>) -> Result<Served> {
-    let mut served = Served::default();
+///
+/// Its `Ready` is not answered: the caller does what is left to do, and then lets it go on.
+pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Served) -> Result<()> {
     loop {
         let (request, fds) = match spawned.next_request()? {
             Next::Request(request, fds) => (request, fds),
@@ -55,7 +60,7 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>) -> Result<Served>
             Request::Network => {
                 let path = format!("/proc/{}/ns/net", spawned.pid());
                 let namespace = File::open(&path).on("open", path)?;
-                netdev::move_all(&desk.plan.net_devices, namespace.as_fd())?;
+                served.moved = netdev::move_all(&desk.plan.net_devices, namespace.as_fd())?;
             }
             Request::Cgroup => {
                 let join = join_fds(desk)?;
@@ -82,16 +87,13 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>) -> Result<Served>
             }
             Request::Listener => {
                 let listener = one(fds, &request)?;
-                let notify = desk.plan.seccomp.as_ref().and_then(|seccomp| seccomp.notify.as_ref());
-                let notify =
-                    notify.ok_or_else(|| Error::new(Kind::System, "init has a seccomp listener nobody planned"))?;
                 let json = desk.state.to_oci_json(Status::Creating, Some(spawned.pid()));
-                seccomp_agent::send(listener, notify, &json, spawned.pid())?;
+                hand_listener(listener, desk.plan.seccomp.as_ref(), spawned.pid(), &json)?;
             }
             Request::Ready => {
+                // Last, because what init does itself must not meet the payload's limits.
                 limits::apply(spawned.pid(), &desk.plan.process)?;
-                spawned.reply(&Reply::Done, &[])?;
-                return Ok(served);
+                return Ok(());
             }
             // next_request() keeps these for itself.
             Request::Warning(_) | Request::Failed(_) => continue,
@@ -105,6 +107,13 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>) -> Result<Served>
 pub fn note(pid: i32, desk: &mut Desk<'_>) -> Result<()> {
     desk.state.init = Some(Init::of(pid)?);
     desk.dir.save(desk.state)
+}
+
+/// Sends the seccomp listener of process `pid` to the agent that the configuration names.
+pub fn hand_listener(listener: OwnedFd, seccomp: Option<&Seccomp>, pid: i32, state: &[u8]) -> Result<()> {
+    let notify = seccomp.and_then(|seccomp| seccomp.notify.as_ref());
+    let notify = notify.ok_or_else(|| Error::new(Kind::System, "a seccomp listener came that nobody planned"))?;
+    seccomp_agent::send(listener, notify, state, pid)
 }
 
 fn join_fds(desk: &mut Desk<'_>) -> Result<Vec<OwnedFd>> {

@@ -189,6 +189,11 @@ pub fn listen_fds(variable: impl Fn(&str) -> Option<String>, pid: u32) -> u32 {
     if number("LISTEN_PID") == Some(pid) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
 }
 
+/// [`listen_fds`] of this process.
+pub fn inherited_listen_fds() -> u32 {
+    listen_fds(|name| std::env::var(name).ok(), std::process::id())
+}
+
 fn args(process: &Process) -> Result<Vec<CString>> {
     let args = process.args().as_deref().unwrap_or_default();
     if args.is_empty() {

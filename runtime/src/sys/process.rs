@@ -148,3 +148,9 @@ pub fn set_name(name: &std::ffi::CStr) {
     // SAFETY: PR_SET_NAME reads a NUL-terminated string.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
 }
+
+/// setdomainname(2).
+pub fn setdomainname(name: &str) -> Result<(), Errno> {
+    // SAFETY: the kernel reads name.len() bytes from a string of that length.
+    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
+}
