@@ -11,11 +11,11 @@ use crate::cgroup::{Cgroup, Layout, SavedCgroup};
 use crate::cli::{CreateArgs, Global};
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::namespaces::Joined;
-use crate::init::{self, Given, exec};
+use crate::init::{self, Given};
 use crate::message::Reply;
 use crate::notify::{self, Forwarder};
 use crate::parent::serve::{self, Desk, Served};
-use crate::parent::{Spawned, mount_source, rdt, spawn};
+use crate::parent::{Spawned, inherited, mount_source, rdt, spawn};
 use crate::plan::cgroup::Target;
 use crate::plan::mounts::RootChange;
 use crate::plan::namespaces::{KINDS, Namespaces, Source};
@@ -73,11 +73,8 @@ pub fn create(global: &Global, args: &CreateArgs, begin: Begin) -> Result<Create
     }
     let layout = Layout::detect()?;
     let plan = Plan::from_spec(bundle.spec(), bundle.path(), &options(global, args), &layout)?;
-    exec::check_preserved(plan.process.preserved_fds)?;
-    lsm::check_host(&plan.process, plan.mount_label.as_deref())?;
     check_console(&plan, args, begin)?;
-    let mount_label = bundle.spec().linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
-    lsm::check_host(&plan.process, mount_label)?;
+    lsm::check_host(&plan.process, plan.mount_label.as_deref())?;
     inherited::settle(plan.process.preserved_fds)?;
     let dir = ContainerDir::create(&root, &args.id)?;
     let mut half = Half {
@@ -220,6 +217,7 @@ fn new_state(bundle: &Bundle, plan: &Plan, args: &CreateArgs) -> State {
     state.annotations = bundle.spec().annotations().clone().unwrap_or_default();
     state.hooks = plan.hooks.clone();
     state.own_keyring = plan.process.keyring.is_some();
+    state.mounted_on_host = plan.rootfs.change == RootChange::Chroot;
     state.own_pid_namespace = plan.namespaces.pid.is_new();
     state
 }

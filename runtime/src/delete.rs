@@ -11,6 +11,7 @@ use crate::cgroup::Cgroup;
 use crate::cli::{DeleteArgs, Global};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
+use crate::init::rootfs;
 use crate::kill::signal_init;
 use crate::parent::rdt;
 use crate::plan::hooks::Stage;
@@ -93,7 +94,8 @@ pub fn release(dir: ContainerDir, state: &State) -> Result<()> {
         cgroup.destroy()
     });
     let rdt = state.rdt.as_ref().map_or(Ok(()), rdt::remove);
-    cgroup.and(rdt)?;
+    let mounts = if state.mounted_on_host { rootfs::release(&state.rootfs) } else { Ok(()) };
+    cgroup.and(rdt).and(mounts)?;
     dir.remove()
 }
 

@@ -15,13 +15,13 @@ use crate::init::credentials::run_on;
 use crate::join::{self, Given};
 use crate::message::{Reply, Request};
 use crate::parent::serve::{explain, hand_listener, one};
-use crate::parent::{Next, Spawned, limits, spawn};
+use crate::parent::{Next, Spawned, inherited, limits, spawn};
 use crate::plan::namespaces::{self, Namespaces, Source};
 use crate::plan::process::{self, Call, Keyring, ProcessPlan, inherited_listen_fds};
 use crate::plan::seccomp::Seccomp;
 use crate::signals::Signals;
 use crate::state::{self, State, Status, write_atomically};
-use crate::{init, lsm, terminal};
+use crate::{lsm, terminal};
 
 /// Runs the command: the status of the process, or 0 once it is detached.
 pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
@@ -39,8 +39,6 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
         listen_fds: inherited_listen_fds(),
     };
     let plan = process::lower(&process, config.linux().as_ref(), &call)?;
-    init::exec::check_preserved(plan.preserved_fds)?;
-    lsm::check_host(&plan, None)?;
     check_console(&plan, args)?;
     lsm::check_host(&plan, None)?;
     inherited::settle(plan.preserved_fds)?;

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use tare::cli::{self, Asked, Command, Global};
 use tare::error::{Context, Error, Result};
 use tare::sys::process;
-use tare::{create, delete, exec, features, kill, list, log, run, selfexe, spec, start, state_cmd};
+use tare::{
+    create, delete, events, exec, features, kill, list, log, pause, ps, run, selfexe, spec, start, state_cmd, update,
+};
 
 /// The status of an exec that could not be done, as callers of runc know it; everything else that fails is 1.
 const EXEC_FAILED: u8 = 255;
@@ -45,9 +47,18 @@ fn dispatch(global: &Global, command: Command) -> Result<u8> {
         Command::Delete(args) => delete::run(global, &args).map(|()| 0),
         Command::State(args) => state_cmd::run(global, &args).map(|()| 0),
         Command::List(args) => list::run(global, &args).map(|()| 0),
+        Command::Ps(args) => ps::run(global, &args).map(|()| 0),
+        Command::Events(args) => events::run(global, &args).map(|()| 0),
+        Command::Pause(args) => pause::pause(global, &args).map(|()| 0),
+        Command::Resume(args) => pause::resume(global, &args).map(|()| 0),
+        Command::Update(args) => update::run(global, &args).map(|()| 0),
         Command::Spec(args) => spec::run(&args).map(|()| 0),
         Command::Features(_) => features::run().map(|()| 0),
-        _ => Ok(0),
+        Command::Checkpoint(_) | Command::Restore(_) => {
+            Err(Error::unsupported("checkpoint and restore are not built yet"))
+        }
+        Command::Completion(args) => cli::completion(&args).map(|()| 0),
+        Command::Man(args) => cli::man(&args).map(|()| 0),
     }
 }
 

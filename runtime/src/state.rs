@@ -66,6 +66,8 @@ pub struct State {
     pub own_pid_namespace: bool,
     /// Whether its processes have a session keyring of their own.
     pub own_keyring: bool,
+    /// Whether the mounts at its root are in the caller's mount namespace, and stay there until it is deleted.
+    pub mounted_on_host: bool,
     /// Its cgroups.
     pub cgroup: SavedCgroup,
     /// Its RDT group, if one was made.
@@ -378,6 +380,7 @@ impl State {
             complete: false,
             own_pid_namespace: false,
             own_keyring: false,
+            mounted_on_host: false,
             cgroup,
             rdt: None,
             hooks: Hooks::default(),

@@ -85,18 +85,10 @@ impl Plan {
             spec.process().as_ref().ok_or_else(|| Error::invalid("process is missing in the configuration"))?;
         let mounts = mounts::lower(spec, bundle, &namespaces)?;
         let cgroup = cgroup::lower(spec, options.call.container, options.manager, layout, options.privilege)?;
-        let masks = mounts::lower_masks(spec)?;
-        let own_mounts = namespaces.mount.is_private();
-        let change = if own_mounts { options.change } else { mounts::RootChange::Chroot };
-        let rootfs = mounts::lower_rootfs(spec, bundle, change)?;
-        if !own_mounts {
-            validate::without_mount_namespace(&rootfs, &mounts, &masks)?;
-        }
         Ok(Self {
-            rootfs,
-            // Without a mount namespace /dev is as the root has it, and stays so.
-            devices: if own_mounts { devices::lower(spec, &mounts)? } else { devices::Devices::untouched() },
-            masks,
+            rootfs: mounts::lower_rootfs(spec, bundle, options.change, &namespaces)?,
+            devices: devices::lower(spec, &mounts)?,
+            masks: mounts::lower_masks(spec, &namespaces)?,
             sysctls: sysctl::lower(spec, &namespaces)?,
             hostname: validate::uts_name(spec.hostname(), "hostname", &namespaces)?,
             domainname: validate::uts_name(spec.domainname(), "domainname", &namespaces)?,

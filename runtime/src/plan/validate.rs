@@ -3,7 +3,6 @@
 use oci_spec::runtime::Spec;
 
 use crate::error::{Error, Result};
-use crate::plan::mounts::{Access, Masks, Mount, RootfsPlan};
 use crate::plan::namespaces::Namespaces;
 
 /// Checks that the configuration is for this platform and says what a container cannot do without.
@@ -38,18 +37,4 @@ pub fn uts_name(name: &Option<String>, field: &str, namespaces: &Namespaces) -> 
         return Err(Error::invalid(format!("{field} {name:?} is longer than {MAX_UTS_NAME} bytes or contains a NUL")));
     }
     Ok(Some(name.clone()))
-}
-
-/// Without a mount namespace of its own, what the container mounts, hides or closes would be mounted, hidden or closed on
-/// the host.
-pub fn without_mount_namespace(rootfs: &RootfsPlan, mounts: &[Mount], masks: &Masks) -> Result<()> {
-    let what = match (mounts.first(), masks.masked.first(), masks.readonly.first()) {
-        (Some(mount), ..) => format!("mounts has an entry for {}", mount.destination.display()),
-        (None, Some(path), _) => format!("linux.maskedPaths names {}", path.display()),
-        (None, None, Some(path)) => format!("linux.readonlyPaths names {}", path.display()),
-        _ if rootfs.access == Access::ReadOnly => "root.readonly is true".to_owned(),
-        _ if rootfs.propagation.is_some() => "linux.rootfsPropagation is set".to_owned(),
-        (None, None, None) => return Ok(()),
-    };
-    Err(Error::invalid(format!("{what}, but linux.namespaces has no mount namespace")))
 }
