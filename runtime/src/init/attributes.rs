@@ -159,3 +159,47 @@ pub(super) fn to_legacy(attributes: u64) -> u64 {
     }
     flags
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(bits: u64) -> Attributes {
+        Attributes { set: bits, clear: 0 }
+    }
+
+    #[test]
+    fn a_single_mount_is_changed_by_one_call() {
+        let own = Attributes { set: sys::ATTR_NOSUID | sys::ATTR_NOATIME, clear: sys::ATTR_ATIME | sys::ATTR_RDONLY };
+        let private = [Propagation { flag: libc::MS_PRIVATE, depth: Depth::Tree }];
+        let changes = Changes::of_bind(Depth::One, own, set(sys::ATTR_RDONLY), &private, Privacy::Slave);
+        let change = Change {
+            set: sys::ATTR_NOSUID | sys::ATTR_NOATIME | sys::ATTR_RDONLY,
+            clear: sys::ATTR_ATIME,
+            propagation: libc::MS_PRIVATE,
+        };
+        assert_eq!(changes.0, [(Depth::One, change)]);
+    }
+
+    #[test]
+    fn a_tree_is_kept_apart_before_it_may_share() {
+        let shared = [Propagation { flag: libc::MS_SHARED, depth: Depth::Tree }];
+        let none = Attributes::default();
+        let steps = |privacy| {
+            let changes = Changes::of_bind(Depth::Tree, set(sys::ATTR_RDONLY), none, &shared, privacy);
+            changes.0.iter().map(|(depth, change)| (*depth, change.propagation)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            steps(Privacy::Slave),
+            [(Depth::One, 0), (Depth::Tree, libc::MS_SLAVE), (Depth::Tree, libc::MS_SHARED)]
+        );
+        assert_eq!(steps(Privacy::Kept), [(Depth::One, 0), (Depth::Tree, libc::MS_SHARED)]);
+    }
+
+    #[test]
+    fn nothing_to_change_is_no_call() {
+        let none = Attributes::default();
+        assert!(Changes::of_bind(Depth::Tree, none, none, &[], Privacy::Kept).is_empty());
+        assert!(Changes::of_filesystem(none, &[]).is_empty());
+    }
+}

@@ -4,13 +4,14 @@
 //! it leads (CVE-2026-41579). A node that cannot be made, because a user namespace may not, is bound from the host.
 
 use std::ffi::OsStr;
+use std::io::{stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, ResolveFlag, openat, readlinkat};
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mknodat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, makedev, mknodat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, dup2_stderr, dup2_stdin, dup2_stdout, fchownat, symlinkat, unlinkat};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::mounts::parent_and_name;
@@ -43,6 +44,9 @@ pub fn create(root: &mut Root, devices: &Devices, sources: &mut Sources) -> Resu
         if node.path == Path::new("/dev/null") {
             root.null = Some(made);
         }
+    }
+    if root.null.is_some() {
+        use_own_null(dev.as_fd())?;
     }
     for (text, name) in LINKS {
         link(dev.as_fd(), text, name)?;
@@ -128,6 +132,32 @@ fn bind(directory: BorrowedFd<'_>, name: &OsStr, source: OwnedFd) -> Result<Owne
     };
     attach(&source, &target).on("bind", "the host's node")?;
     Ok(source)
+}
+
+/// Standard input, output and error that are the host's /dev/null become the container's: its root could change the mode of
+/// the host's through such a descriptor.
+fn use_own_null(dev: BorrowedFd<'_>) -> Result<()> {
+    let what = "open the container's";
+    let is_null = |fd: BorrowedFd<'_>| {
+        fstat(fd).is_ok_and(|found| {
+            found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits() && found.st_rdev == makedev(1, 3)
+        })
+    };
+    let (input, output, error) = (stdin(), stdout(), stderr());
+    let standard = [input.as_fd(), output.as_fd(), error.as_fd()].map(is_null);
+    if standard == [false; 3] {
+        return Ok(());
+    }
+    let null = openat(dev, c"null", OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+        .on(what, "/dev/null")?;
+    if !is_null(null.as_fd()) {
+        return Err(Error::new(Kind::System, "/dev/null in the container is not the null device (1:3)"));
+    }
+    let replace = [dup2_stdin, dup2_stdout, dup2_stderr];
+    for (replace, _) in replace.iter().zip(standard).filter(|(_, wanted)| *wanted) {
+        replace(&null).on(what, "/dev/null")?;
+    }
+    Ok(())
 }
 
 fn link(dev: BorrowedFd<'_>, text: &str, name: &str) -> Result<()> {

@@ -28,6 +28,7 @@ pub(crate) const CASES: &[Case] = &[
     ("filesystems::remount_changes_what_is_there", remount_changes_what_is_there),
     ("filesystems::unknown_types_and_options_are_named", unknown_types_and_options_are_named),
     ("filesystems::nodes_have_number_mode_and_owner", nodes_have_number_mode_and_owner),
+    ("filesystems::standard_input_is_the_container_s_null", standard_input_is_the_container_s_null),
     ("filesystems::masks_hide_and_close", masks_hide_and_close),
     ("filesystems::sysctls_are_written_in_the_container_s_namespaces", sysctls_are_written),
 ];
@@ -243,8 +244,12 @@ fn a_user_namespace_gets_bound_devices() {
     list.remove(0);
     list.push(bind(world.host("data"), "/data", &["ro"]));
     list.push(bind("/proc", "/proc", &[]));
+    world.tree(&[("secret", Node::File("secret")), ("hidden/file", Node::File("secret"))]);
     // The network namespace is the host's, so that a sysfs is refused and the host's is bound.
-    let plan = world.plan(mounts, user_namespace());
+    let mut linux = user_namespace();
+    linux["maskedPaths"] = json!(["/secret", "/hidden", "/proc/keys"]);
+    linux["readonlyPaths"] = json!(["/proc/sys"]);
+    let plan = world.plan(mounts, linux);
     let mut sources = plan.open().unwrap();
     enter_user_namespace(CloneFlags::CLONE_NEWIPC);
     let root = plan.set_up(&mut sources, || Ok(Vec::new())).unwrap();
@@ -253,6 +258,9 @@ fn a_user_namespace_gets_bound_devices() {
     assert_eq!(table["/dev/null"].kind, "devtmpfs");
     assert_eq!(fs::metadata("/dev/null").unwrap().rdev(), makedev(1, 3));
     fs::write("/dev/null", "x").unwrap();
+    assert!(fs::read("/secret").unwrap().is_empty() && fs::read("/proc/keys").unwrap().is_empty());
+    assert_eq!(fs::read_dir("/hidden").unwrap().count(), 0);
+    assert!(table["/proc/sys"].has("ro"));
     assert_eq!(table["/dev/pts"].kind, "devpts", "though the namespace has no group 5");
     assert_eq!(table["/sys"].kind, "sysfs");
     assert!(table["/sys"].has("ro"));
@@ -386,6 +394,20 @@ fn nodes_have_number_mode_and_owner() {
     assert_eq!(fs::metadata("/dev/pipe").unwrap().mode() & 0o7777, 0o640);
     // A read-only /dev is closed last.
     assert!(table()["/dev"].has("ro"));
+}
+
+fn standard_input_is_the_container_s_null() {
+    use std::os::fd::AsFd;
+    let world = World::new();
+    let file = fs::File::create(world.host("output")).unwrap();
+    nix::unistd::dup2_stdout(&file).unwrap();
+    let host = fs::File::open("/dev/null").unwrap();
+    nix::unistd::dup2_stdin(&host).unwrap();
+    world.plan(json!([]), json!({})).enter().unwrap();
+    let device = |fd: std::os::fd::BorrowedFd<'_>| nix::sys::stat::fstat(fd).unwrap().st_dev;
+    assert_eq!(device(std::io::stdin().as_fd()), fs::metadata("/dev/null").unwrap().dev());
+    assert_ne!(device(host.as_fd()), fs::metadata("/dev/null").unwrap().dev());
+    assert_eq!(device(std::io::stdout().as_fd()), device(file.as_fd()), "anything else is left as it is");
 }
 
 fn masks_hide_and_close() {
