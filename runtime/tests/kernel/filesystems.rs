@@ -399,7 +399,7 @@ fn nodes_have_number_mode_and_owner() {
 fn standard_input_is_the_container_s_null() {
     use std::os::fd::AsFd;
     let world = World::new();
-    let file = fs::File::create(world.host("output")).unwrap();
+    let file = fs::OpenOptions::new().write(true).create_new(true).open(world.host("output")).unwrap();
     nix::unistd::dup2_stdout(&file).unwrap();
     let host = fs::File::open("/dev/null").unwrap();
     nix::unistd::dup2_stdin(&host).unwrap();
