@@ -50,7 +50,7 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
     let init = state.init.ok_or_else(gone)?;
     let pidfd = init.open()?.ok_or_else(gone)?;
     let cgroup = Cgroup::open(&state.cgroup)?;
-    let entry = cgroup.entry(&args.cgroup)?;
+    let entry = cgroup.for_exec(&args.cgroup, init.pid)?;
     let console_socket = args.console_socket.as_deref().map(terminal::connect_console).transpose()?;
     let given = Given {
         process: &plan,

@@ -11,10 +11,9 @@ use crate::error::{Context, Error, Kind, Result};
 /// What a process needs to enter.
 #[derive(Debug)]
 pub struct Entry {
-    /// Version 2: the directory for clone3(2).
+    /// Version 2: the directory that clone3(2) starts it in.
     pub clone: Option<OwnedFd>,
-    /// The files into which it writes `0` instead: always on version 1; on version 2 when clone3 refused (EAGAIN where
-    /// `pids.max` is reached, which does not hold for a process that joins).
+    /// Version 1: the files into which it writes `0`.
     pub join: Vec<OwnedFd>,
 }
 
@@ -28,7 +27,27 @@ pub(super) fn open_join(version: SavedVersion, directory: &Path) -> Result<Owned
 impl Cgroup {
     /// The way into the container's cgroups, or into the sub-cgroups `subs` of them: one path for all hierarchies, or
     /// `controller[,controller...]:path` for each that is not to be the container's own.
-    pub fn entry(&self, subs: &[String]) -> Result<Entry> {
+    ///
+    /// On version 2 a container may have moved its processes into sub-cgroups of its own, and its cgroup then takes none
+    /// (cgroups(7), "no internal processes") or is gone: without `subs`, the way then is into the cgroup that `init` is in.
+    pub fn for_exec(&self, subs: &[String], init: i32) -> Result<Entry> {
+        let own = self.entry(subs);
+        if !self.is_unified() || !subs.is_empty() || (own.is_ok() && !self.is_inner()) {
+            return own;
+        }
+        match beside(init)? {
+            Some(clone) => Ok(Entry { clone: Some(clone), join: Vec::new() }),
+            None => own,
+        }
+    }
+
+    /// Whether it passes controllers on to sub-cgroups, and so takes no process itself.
+    fn is_inner(&self) -> bool {
+        let passed = self.members().and_then(|directory| files::read(directory, "cgroup.subtree_control").ok());
+        passed.is_some_and(|passed| !passed.trim().is_empty())
+    }
+
+    fn entry(&self, subs: &[String]) -> Result<Entry> {
         let mut paths: Vec<PathBuf> = self.saved.directories.iter().map(|directory| directory.path.clone()).collect();
         let mut named: Vec<&str> = Vec::new();
         for sub in subs {
@@ -91,28 +110,27 @@ impl Cgroup {
             }
             _ => error,
         };
-        let join =
-            paths.iter().map(|path| open_join(self.saved.version, path)).collect::<Result<_>>().map_err(explain)?;
-        let clone = match paths.first().filter(|_| self.is_unified()) {
-            Some(path) => Some(open_directory(path).on("open the cgroup", path.display()).map_err(explain)?),
-            None => None,
-        };
-        Ok(Entry { clone, join })
-    }
-
-    /// Version 2: the way into the cgroup that the process `init` is in now. The container's own cgroup takes no process
-    /// (EBUSY, EOPNOTSUPP) or is gone where the container moved its processes into sub-cgroups of its own.
-    pub fn entry_beside(&self, init: i32) -> Result<Option<Entry>> {
-        if !self.is_unified() {
-            return Ok(None);
+        match paths.first().filter(|_| self.is_unified()) {
+            Some(path) => {
+                let clone = open_directory(path).on("open the cgroup", path.display()).map_err(explain)?;
+                Ok(Entry { clone: Some(clone), join: Vec::new() })
+            }
+            None => {
+                let join = paths.iter().map(|path| open_join(self.saved.version, path)).collect::<Result<_>>();
+                Ok(Entry { clone: None, join: join.map_err(explain)? })
+            }
         }
-        let path = format!("/proc/{init}/cgroup");
-        let text = std::fs::read_to_string(&path).on("read", &path)?;
-        let layout = super::Layout::detect()?;
-        let inside = text.lines().find_map(|line| line.strip_prefix("0::/"));
-        let Some((inside, hierarchy)) = inside.zip(layout.v2) else { return Ok(None) };
-        self.open_entry(&[hierarchy.mount.join(inside)], &[]).map(Some)
     }
+}
+
+/// The cgroup in the unified hierarchy that a process is in now.
+fn beside(pid: i32) -> Result<Option<OwnedFd>> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&path).on("read", &path)?;
+    let inside = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let Some((inside, hierarchy)) = inside.zip(super::Layout::detect()?.v2) else { return Ok(None) };
+    let directory = hierarchy.mount.join(inside);
+    open_directory(&directory).on("open the cgroup", directory.display()).map(Some)
 }
 
 /// A path that stays below where it starts; `None` if it does not.

@@ -30,7 +30,7 @@ use nix::fcntl::OFlag;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::plan::cgroup::{CgroupPlan, Limit, OnDenied, Privilege, Target, limits, no_controller};
 
 pub use self::enter::Entry;
@@ -146,11 +146,6 @@ impl Cgroup {
         self.saved.directories.iter().map(|directory| enter::open_join(self.saved.version, &directory.path)).collect()
     }
 
-    /// Whether the container has a cgroup at all.
-    pub fn exists(&self) -> bool {
-        !self.saved.directories.is_empty()
-    }
-
     /// The directory of a controller: its version 1 hierarchy, or the unified one.
     pub fn directory(&self, controller: &str) -> Option<&Path> {
         let directories = &self.saved.directories;
@@ -243,6 +238,14 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// Puts a process that could not be started in a version 2 cgroup there afterwards. `pids.max` holds for new processes, but
+/// not for ones that join: an exec into a container that has reached its limit works as on version 1.
+pub fn join_later(cgroup: BorrowedFd<'_>, pid: i32) -> Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let file = nix::fcntl::openat(cgroup, "cgroup.procs", flags, nix::sys::stat::Mode::empty());
+    file.and_then(|file| files::put(&file.into(), &pid.to_string())).on("put into its cgroup the process", pid)
 }
 
 /// A number of bytes for a person.

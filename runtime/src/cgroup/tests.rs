@@ -84,7 +84,7 @@ impl Area {
 
     /// A process that joined the way init does, then runs `script`; it waits for its input to end before the script.
     fn spawn(&mut self, script: &str) -> u32 {
-        let join = self.cgroup().entry(&[]).unwrap().join;
+        let join = self.cgroup().join_fds().unwrap();
         let files: Vec<String> = join
             .iter()
             .map(|fd| format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(fd)))
@@ -385,9 +385,10 @@ fn sub_cgroups_are_entered_by_path_or_by_controller() {
         };
         entry.join.iter().map(|fd| link(fd).display().to_string()).collect()
     };
-    let all = links(area.cgroup().entry(&["sub".to_owned()]).unwrap());
+    let all = links(area.cgroup().for_exec(&["sub".to_owned()], 1).unwrap());
     assert!(all.iter().all(|link| link.ends_with(&format!("{name}/sub/tasks"))), "{all:?}");
-    let some = links(area.cgroup().entry(&["memory,systemd:/sub".to_owned(), "pids:sub/../sub".to_owned()]).unwrap());
+    let some =
+        links(area.cgroup().for_exec(&["memory,systemd:/sub".to_owned(), "pids:sub/../sub".to_owned()], 1).unwrap());
     assert_eq!(some.iter().filter(|link| link.ends_with("/sub/tasks")).count(), 3, "{some:?}");
     for (subs, part) in [
         (&["../x"][..], "leads out of"),
@@ -397,7 +398,7 @@ fn sub_cgroups_are_entered_by_path_or_by_controller() {
         (&["sub", "pids:sub"], "cannot be given with others"),
     ] {
         let subs: Vec<String> = subs.iter().map(|&sub| sub.to_owned()).collect();
-        let error = area.cgroup().entry(&subs).unwrap_err().to_string();
+        let error = area.cgroup().for_exec(&subs, 1).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
 }
@@ -741,4 +742,30 @@ fn an_event_file_is_waited_for() {
     assert!(events.wait(std::time::Instant::now() + std::time::Duration::from_secs(20)).unwrap());
     assert_eq!(files::value(&events.read().unwrap(), "populated"), Some(1));
     assert!(!events.wait(soon()).unwrap());
+}
+
+#[test]
+fn a_further_process_follows_into_the_cgroup_of_the_first_on_version_2() {
+    let Some(layout) = v2_host("a_further_process_follows_into_the_cgroup_of_the_first_on_version_2") else { return };
+    let mut area = Area::new(layout);
+    area.create("{}").unwrap();
+    let pid = area.spawn(":");
+    let own = area.at("");
+    let link = |entry: Entry| {
+        let number = std::os::fd::AsRawFd::as_raw_fd(entry.clone.as_ref().unwrap());
+        std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap()
+    };
+    let pid = i32::try_from(pid).unwrap();
+    assert_eq!(link(area.cgroup().for_exec(&[], pid).unwrap()), own);
+    std::fs::create_dir(own.join("init")).unwrap();
+    files::write(&own.join("init"), "cgroup.procs", &pid.to_string()).unwrap();
+    assert_eq!(link(area.cgroup().for_exec(&[], pid).unwrap()), own);
+    let offered = files::read(&own, "cgroup.controllers").unwrap();
+    let Some(controller) = offered.split_whitespace().next() else {
+        eprintln!("skipped: a_further_process_follows_...: no controller is offered");
+        return;
+    };
+    files::write(&own, "cgroup.subtree_control", &format!("+{controller}")).unwrap();
+    assert_eq!(link(area.cgroup().for_exec(&[], pid).unwrap()), own.join("init"));
+    assert_eq!(link(area.cgroup().for_exec(&["init".to_owned()], pid).unwrap()), own.join("init"));
 }

@@ -16,8 +16,10 @@ pub mod serve;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::libc;
 
+use crate::cgroup::join_later;
 use crate::channel::{Channel, Incoming};
 use crate::error::{Context, Error, Kind, Result};
 use crate::link::Link;
@@ -58,8 +60,22 @@ pub enum Next {
 pub fn spawn(flags: u64, cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce(&Link) -> Error) -> Result<Spawned> {
     let (ours, theirs) = Channel::pair()?;
     let line = SharedLine::new().on("share", "a page with init")?;
-    match clone(flags, cgroup).on("clone", "init")? {
-        Forked::Parent(child) => Ok(Spawned { child, channel: ours, line, order: Order::default() }),
+    let (cloned, late) = match (clone(flags, cgroup), cgroup) {
+        // As many processes as the cgroup may have; one that joins later is not counted against that.
+        (Err(Errno::EAGAIN), Some(cgroup)) => (clone(flags, None), Some(cgroup)),
+        (cloned, _) => (cloned, None),
+    };
+    match cloned.on("clone", "init")? {
+        Forked::Parent(child) => {
+            let spawned = Spawned { child, channel: ours, line, order: Order::default() };
+            match late.map_or(Ok(()), |cgroup| join_later(cgroup, spawned.pid())) {
+                Ok(()) => Ok(spawned),
+                Err(error) => {
+                    spawned.kill();
+                    Err(error)
+                }
+            }
+        }
         Forked::Child => {
             // Its end of file tells us that the parent is gone.
             drop(ours);
