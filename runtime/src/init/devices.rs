@@ -39,14 +39,15 @@ pub fn create(root: &mut Root, devices: &Devices, sources: &mut Sources) -> Resu
     let mut bound = std::mem::take(&mut sources.devices).into_iter();
     for node in &devices.nodes {
         let source = bound.next().flatten();
-        let made = one(root, &dev, node, source)
-            .map_err(|error| error.within(format!("make the device {}", node.path.display())))?;
+        let failed = |error: Error| error.within(format!("make the device {}", node.path.display()));
+        let made = one(root, &dev, node, source).map_err(failed)?;
         if node.path == Path::new("/dev/null") {
-            root.null = Some(made);
+            root.null = Some(match made {
+                Made::Bound(mount) => mount,
+                Made::Node => place(dev.as_fd(), OsStr::new("null")).map_err(failed)?,
+            });
+            use_own_null(dev.as_fd())?;
         }
-    }
-    if root.null.is_some() {
-        use_own_null(dev.as_fd())?;
     }
     for (text, name) in LINKS {
         link(dev.as_fd(), text, name)?;
@@ -72,7 +73,15 @@ fn open_dev(root: &Root) -> Result<OwnedFd> {
     }
 }
 
-fn one(root: &Root, dev: &OwnedFd, node: &DeviceNode, source: Option<OwnedFd>) -> Result<OwnedFd> {
+/// How a node came to be.
+enum Made {
+    /// It is a node of the container's own.
+    Node,
+    /// It is the host's, by this mount.
+    Bound(OwnedFd),
+}
+
+fn one(root: &Root, dev: &OwnedFd, node: &DeviceNode, source: Option<OwnedFd>) -> Result<Made> {
     let (parent, name) = parent_and_name(&node.path);
     let opened;
     let directory = if parent == Path::new("/dev") {
@@ -82,13 +91,13 @@ fn one(root: &Root, dev: &OwnedFd, node: &DeviceNode, source: Option<OwnedFd>) -
         opened.as_fd()
     };
     match source {
-        Some(source) => bind(directory, name, source),
+        Some(source) => bind(directory, name, source).map(Made::Bound),
         None => {
             match mknodat(directory, name, node.kind.file_type(), Mode::from_bits_truncate(node.mode), node.number()) {
-                Ok(()) => own(directory, name, node),
-                Err(Errno::EEXIST) => keep(directory, name, node),
+                Ok(()) => own(directory, name, node).map(|()| Made::Node),
+                Err(Errno::EEXIST) => keep(directory, name, node).map(|()| Made::Node),
                 // The runtime itself is in a user namespace.
-                Err(Errno::EPERM) => bind(directory, name, open_device(node)?),
+                Err(Errno::EPERM) => bind(directory, name, open_device(node)?).map(Made::Bound),
                 Err(errno) => Err(Error::sys("make the node", errno)),
             }
         }
@@ -100,25 +109,25 @@ fn place(directory: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
     openat(directory, name, flags, Mode::empty()).on("open", "the node")
 }
 
-/// Gives a new node its owner.
-fn own(directory: BorrowedFd<'_>, name: &OsStr, node: &DeviceNode) -> Result<OwnedFd> {
-    let made = place(directory, name)?;
-    if node.uid.unwrap_or(0) != 0 || node.gid.unwrap_or(0) != 0 {
-        let owner = Some(Uid::from_raw(node.uid.unwrap_or(0)));
-        let group = Some(Gid::from_raw(node.gid.unwrap_or(0)));
-        fchownat(&made, c"", owner, group, AtFlags::AT_EMPTY_PATH).on("set", "its owner")?;
+/// Gives a new node its owner, which is root unless the configuration says otherwise.
+fn own(directory: BorrowedFd<'_>, name: &OsStr, node: &DeviceNode) -> Result<()> {
+    let (owner, group) = (node.uid.unwrap_or(0), node.gid.unwrap_or(0));
+    if (owner, group) == (0, 0) {
+        return Ok(());
     }
-    Ok(made)
+    let (owner, group) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(group)));
+    let made = place(directory, name)?;
+    fchownat(&made, c"", owner, group, AtFlags::AT_EMPTY_PATH).on("set", "its owner")
 }
 
 /// What is there already stays as it is, owner and mode too, if it is that device; anything else is not covered or removed.
-fn keep(directory: BorrowedFd<'_>, name: &OsStr, node: &DeviceNode) -> Result<OwnedFd> {
+fn keep(directory: BorrowedFd<'_>, name: &OsStr, node: &DeviceNode) -> Result<()> {
     let found = place(directory, name)?;
     let stat = fstat(&found).on("look at", "the node")?;
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
     let same_number = kind == SFlag::S_IFIFO || stat.st_rdev == node.number();
     if kind == node.kind.file_type() && same_number {
-        return Ok(found);
+        return Ok(());
     }
     Err(Error::new(Kind::System, "the image has something else there: remove it, or mount a tmpfs on /dev"))
 }

@@ -108,19 +108,20 @@ pub(super) fn empty_directory() -> Result<OwnedFd, Errno> {
     sys::fsmount(&context, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
 }
 
-/// The container's /dev/null: the node that was made for it, or what a mount of the configuration has there.
+/// The container's /dev/null: the node that was made for it, or what a mount of the configuration has there. What is
+/// checked and what is copied are the same descriptor, so that nobody can exchange it between.
 fn null(root: &Root) -> Result<OwnedFd> {
-    let no_links = ResolveFlag::RESOLVE_NO_SYMLINKS;
-    let null = match &root.null {
-        Some(made) => clone_tree(made, c"", Depth::One, Symlink::Itself).on("copy", "/dev/null")?,
-        None => match path::open(root, Path::new("/dev/null"), OFlag::O_PATH, no_links) {
-            Ok(found) => clone_tree(found, c"", Depth::One, Symlink::Itself).on("copy", "/dev/null")?,
-            Err(Errno::ELOOP) => return Err(no_null()),
-            Err(errno) => return Err(Error::sys("open /dev/null", errno)),
-        },
+    let found = match &root.null {
+        Some(made) => made.try_clone().on("copy", "/dev/null")?,
+        None => {
+            let no_links = ResolveFlag::RESOLVE_NO_SYMLINKS;
+            match path::open(root, Path::new("/dev/null"), OFlag::O_PATH, no_links) {
+                Err(Errno::ELOOP) => return Err(no_null()),
+                found => found.on("open", "/dev/null")?,
+            }
+        }
     };
-    // Looked at now that nobody can exchange it any more.
-    if is_null(&null).on("look at", "/dev/null")? { Ok(null) } else { Err(no_null()) }
+    if is_null(&found).on("look at", "/dev/null")? { Ok(found) } else { Err(no_null()) }
 }
 
 fn no_null() -> Error {

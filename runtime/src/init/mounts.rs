@@ -139,9 +139,7 @@ fn target(root: &Root, mount: &Mount, object: impl FnOnce() -> Result<Object, Er
         return strict_target(root, mount, object);
     }
     let found = match path::locate(root, destination, mount.destination_link) {
-        Err(Errno::ENOENT) => {
-            object().and_then(|object| path::locate_or_make(root, destination, mount.destination_link, object))
-        }
+        Err(Errno::ENOENT) => object().and_then(|object| path::make_missing(root, destination, object)),
         found => found,
     };
     found.map_err(|errno| no_target(mount, errno))
@@ -174,7 +172,7 @@ fn strict_target(root: &Root, mount: &Mount, object: impl FnOnce() -> Result<Obj
             let (parent, _) = parent_and_name(destination);
             match path::open(root, parent, flags, no_links) {
                 Ok(_) | Err(Errno::ENOENT) => object()
-                    .and_then(|object| path::locate_or_make(root, destination, Link::Itself, object))
+                    .and_then(|object| path::make_missing(root, destination, object))
                     .and_then(|_| path::open(root, destination, flags, no_links)),
                 Err(errno) => Err(errno),
             }

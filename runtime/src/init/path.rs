@@ -56,13 +56,17 @@ pub fn locate(root: impl AsFd, path: &Path, link: Link) -> Result<OwnedFd, Errno
 /// Opens `path` as a place, and makes it and the directories above it where they are missing.
 pub fn locate_or_make(root: impl AsFd, path: &Path, link: Link, object: Object) -> Result<OwnedFd, Errno> {
     match locate(&root, path, link) {
-        Err(Errno::ENOENT) => {}
-        result => return result,
+        Err(Errno::ENOENT) => make_missing(root, path, object),
+        result => result,
     }
-    if let Some(made) = make_last(root.as_fd(), path, object)? {
-        return Ok(made);
+}
+
+/// Makes `path`, of which some part is missing, and the directories above it.
+pub fn make_missing(root: impl AsFd, path: &Path, object: Object) -> Result<OwnedFd, Errno> {
+    match make_last(root.as_fd(), path, object)? {
+        Some(made) => Ok(made),
+        None => make(root.as_fd(), path, object),
     }
-    make(root.as_fd(), path, object)
 }
 
 /// The usual case: only the last component is missing. `None` when it is not that simple.
