@@ -198,7 +198,8 @@ fn no_init() -> Error {
     Error::new(Kind::System, "a container was created without an init")
 }
 
-fn options<'a>(global: &Global, args: &'a CreateArgs) -> Options<'a> {
+/// What the flags of the call add to the configuration.
+pub fn options<'a>(global: &Global, args: &'a CreateArgs) -> Options<'a> {
     Options {
         manager: global.cgroup_manager().into(),
         privilege: global.rootless.into(),
@@ -212,7 +213,8 @@ fn options<'a>(global: &Global, args: &'a CreateArgs) -> Options<'a> {
     }
 }
 
-fn new_state(bundle: &Bundle, plan: &Plan, args: &CreateArgs) -> State {
+/// The state of a container that is being made.
+pub fn new_state(bundle: &Bundle, plan: &Plan, args: &CreateArgs) -> State {
     let mut state = State::new(&args.id, bundle.path(), &plan.rootfs.path, SavedCgroup::planned(&plan.cgroup));
     state.annotations = bundle.spec().annotations().clone().unwrap_or_default();
     state.hooks = plan.hooks.clone();
@@ -223,7 +225,7 @@ fn new_state(bundle: &Bundle, plan: &Plan, args: &CreateArgs) -> State {
 }
 
 /// A pty needs somebody at its other end, and a console socket needs a pty.
-fn check_console(plan: &Plan, args: &CreateArgs, begin: Begin) -> Result<()> {
+pub fn check_console(plan: &Plan, args: &CreateArgs, begin: Begin) -> Result<()> {
     match (&args.console_socket, plan.process.terminal.is_some()) {
         (None, true) if begin != Begin::Foreground => {
             Err(Error::invalid("process.terminal is true, but there is no --console-socket to send the terminal to"))
@@ -255,6 +257,7 @@ pub fn open_namespaces(plan: &Namespaces) -> Result<Vec<Joined>> {
     Ok(joined)
 }
 
-fn absolute(path: &Path) -> Result<PathBuf> {
+/// A path that does not depend on the working directory.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).on("find", path.display())
 }

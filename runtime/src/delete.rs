@@ -50,7 +50,7 @@ pub fn run(global: &Global, args: &DeleteArgs) -> Result<()> {
 }
 
 /// Kills init and waits for its end.
-fn end(state: &State) -> Result<()> {
+pub fn end(state: &State) -> Result<()> {
     let Some(pidfd) = state.init.as_ref().map(state::Init::open).transpose()?.flatten() else { return Ok(()) };
     match signal_init(state, libc::SIGKILL) {
         Err(error) if error.kind() != Kind::State => return Err(error),

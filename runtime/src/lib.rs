@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod cgroup;
 pub mod channel;
+pub mod checkpoint;
 pub mod cli;
 pub mod create;
 pub mod criu;
@@ -31,6 +32,7 @@ pub mod pause;
 pub mod plan;
 pub mod procfs;
 pub mod ps;
+pub mod restore;
 pub mod run;
 pub mod selfexe;
 pub mod signals;

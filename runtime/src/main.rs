@@ -7,7 +7,8 @@ use tare::cli::{self, Asked, Command, Global};
 use tare::error::{Context, Error, Result};
 use tare::sys::process;
 use tare::{
-    create, delete, events, exec, features, kill, list, log, pause, ps, run, selfexe, spec, start, state_cmd, update,
+    checkpoint, create, delete, events, exec, features, kill, list, log, pause, ps, restore, run, selfexe, spec, start,
+    state_cmd, update,
 };
 
 /// The status of an exec that could not be done, as callers of runc know it; everything else that fails is 1.
@@ -54,9 +55,8 @@ fn dispatch(global: &Global, command: Command) -> Result<u8> {
         Command::Update(args) => update::run(global, &args).map(|()| 0),
         Command::Spec(args) => spec::run(&args).map(|()| 0),
         Command::Features(_) => features::run().map(|()| 0),
-        Command::Checkpoint(_) | Command::Restore(_) => {
-            Err(Error::unsupported("checkpoint and restore are not built yet"))
-        }
+        Command::Checkpoint(args) => checkpoint::run(global, &args).map(|()| 0),
+        Command::Restore(args) => inside().and_then(|()| restore::run(global, &args)).map(status),
         Command::Completion(args) => cli::completion(&args).map(|()| 0),
         Command::Man(args) => cli::man(&args).map(|()| 0),
     }

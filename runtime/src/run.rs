@@ -47,7 +47,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
 }
 
 /// Deletes the container, unless somebody else has.
-fn remove(global: &Global, state: &State) -> Result<()> {
+pub fn remove(global: &Global, state: &State) -> Result<()> {
     match ContainerDir::open(&global.root(), &state.id) {
         Ok(dir) => delete::destroy(dir, state),
         Err(error) if error.kind() == Kind::NotFound => Ok(()),

@@ -216,6 +216,128 @@ fn an_earlier_dump_of_the_memory_is_built_upon() {
     drop(second);
 }
 
+#[test]
+fn a_bind_mount_below_another_is_found_again_in_a_fresh_root() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let data = rt.fresh_path("data");
+    fs::create_dir(&data).unwrap();
+    let deep = rt.fresh_path("deep");
+    fs::create_dir(&deep).unwrap();
+    let file = rt.fresh_path("file");
+    fs::write(&file, "a file\n").unwrap();
+    let bind = |source: &Path, destination: &str, option: &str| json!({"destination": destination, "type": "bind", "source": source, "options": ["bind", option]});
+    // `link` leads to `opt`: the mount table knows only the latter.
+    let configure = |bundle: Bundle| {
+        std::os::unix::fs::symlink("opt", bundle.rootfs().join("link")).unwrap();
+        fs::create_dir(bundle.rootfs().join("opt")).unwrap();
+        bundle
+            .set("/root/readonly", json!(false))
+            .push("/mounts", bind(&data, "/link/data", "rw"))
+            .push("/mounts", bind(&deep, "/link/data/a/b", "rw"))
+            .push("/mounts", bind(&file, "/etc/file", "ro"))
+    };
+    let bundle = configure(rt.bundle(&["/bin/probe", "count", "/link/data/a/b/count"]));
+    let first = run(&rt, &bundle);
+    let count = deep.join("count");
+    counts_on(&count);
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &[]).ok();
+    first.wait_exit();
+
+    // The new root file system has none of the mount points, and neither has the data directory any more.
+    fs::remove_dir_all(data.join("a")).unwrap();
+    let fresh = configure(rt.bundle(&["unused"]));
+    let second = restore(&rt, &fresh, &image, &[]).unwrap();
+    counts_on(&count);
+    assert_eq!(second.exec(&["cat", "/etc/file"]).ok().stdout, "a file\n");
+    second.exec(&["sh", "-c", "echo no > /etc/file"]).fails();
+    assert!(data.join("a/b").is_dir());
+}
+
+/// A file system of the test's own that is shared, as every mount of a host with systemd is.
+struct SharedMount(PathBuf);
+
+impl SharedMount {
+    fn new(rt: &Runtime) -> SharedMount {
+        use nix::mount::{MsFlags, mount};
+        let place = rt.fresh_path("shared");
+        fs::create_dir(&place).unwrap();
+        mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        mount(None::<&str>, &place, None::<&str>, MsFlags::MS_SHARED, None::<&str>).unwrap();
+        SharedMount(place)
+    }
+}
+
+impl Drop for SharedMount {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_host_whose_mounts_are_shared_is_left_alone() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let shared = SharedMount::new(&rt);
+    let data = shared.0.join("data");
+    let rootfs = shared.0.join("rootfs");
+    fs::create_dir(&data).unwrap();
+    fs::create_dir(&rootfs).unwrap();
+    integration::build_rootfs(&rootfs);
+    let bundle = rt
+        .bundle(&["/bin/probe", "count", "/data/count"])
+        .set("/root/path", json!(rootfs))
+        .push("/mounts", json!({"destination": "/data", "type": "bind", "source": data, "options": ["rbind"]}));
+    let count = data.join("count");
+    let before = Leaks::snapshot(&rt);
+    let mut container = run(&rt, &bundle);
+    for _ in 0..2 {
+        counts_on(&count);
+        let image = rt.fresh_path("image");
+        checkpoint(&container, &image, &[]).ok();
+        container.wait_exit();
+        container = restore(&rt, &bundle, &image, &[]).unwrap();
+        assert_eq!(Leaks::snapshot(&rt).mounts, before.mounts);
+    }
+    counts_on(&count);
+    container.kill("KILL").ok();
+    container.wait_exit();
+    container.delete().ok();
+}
+
+#[test]
+fn a_killed_restore_leaves_what_delete_removes() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let (count, bundle) = counting(&rt);
+    let first = run(&rt, &bundle);
+    counts_on(&count);
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &[]).ok();
+    first.wait_exit();
+    let before = Leaks::snapshot(&rt);
+    // Killed while a hook waits: everything is half made then.
+    let there = rt.fresh_path("there");
+    let script = format!("echo > {}; exec sleep 1000", text(&there));
+    let bundle = bundle.set("/hooks/createRuntime", json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]));
+    bundle.write();
+    let id = rt.fresh_id();
+    let args = ["restore", "--detach", "--bundle", bundle.path_str(), "--image-path", text(&image), &id];
+    let running = rt.spawn(&args, no_stdio);
+    wait::file(&there, |content| !content.is_empty());
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    assert_eq!(running.wait().code(), 128 + 9);
+    rt.call(&["delete", "--force", &id]).ok();
+    // The hook is nobody's: it was the killed runtime's to end.
+    let left = Leaks::snapshot(&rt);
+    for (pid, command) in left.processes.iter().filter(|(_, command)| command.contains("sleep 1000")) {
+        assert!(command.contains("sleep"));
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    before.assert_same(&rt);
+}
+
 /// A network namespace of its own with loopback up, kept by a process.
 struct Network(Child);
 
