@@ -8,5 +8,7 @@ mod commands;
 mod harness;
 mod hooks;
 mod lifecycle;
+mod mounts;
 mod netdev;
 mod scale;
+mod security_mounts;
