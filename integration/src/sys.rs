@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -86,4 +86,12 @@ pub fn wait_with_peak(pid: i32) -> io::Result<(i32, i64)> {
     let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
     checked(waited.into())?;
     Ok((status, usage.ru_maxrss))
+}
+
+/// Sets the size of a terminal (TIOCSWINSZ); only processes with it as controlling terminal get SIGWINCH.
+pub fn set_window_size(terminal: impl AsFd, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one winsize, which lives until the call returns.
+    let done = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    checked(done.into()).map(drop)
 }

@@ -14,6 +14,7 @@ use crate::init::namespaces::Joined;
 use crate::init::{self, Given};
 use crate::message::Reply;
 use crate::notify::{self, Forwarder};
+use crate::parent::limits;
 use crate::parent::serve::{self, Desk, Served};
 use crate::parent::{Spawned, inherited, mount_source, rdt, spawn};
 use crate::plan::cgroup::Target;
@@ -76,6 +77,7 @@ pub fn create(global: &Global, args: &CreateArgs, begin: Begin) -> Result<Create
     check_console(&plan, args, begin)?;
     lsm::check_host(&plan.process, plan.mount_label.as_deref())?;
     inherited::settle(plan.process.preserved_fds)?;
+    limits::raise(&plan.process)?;
     let dir = ContainerDir::create(&root, &args.id)?;
     let mut half = Half {
         served: Served::default(),
@@ -136,6 +138,7 @@ impl Half {
         let cgroup = self.cgroup.as_ref().and_then(Cgroup::clone_fd);
         let spawned = spawn(clone_flags(&self.plan.namespaces), cgroup, |link| init::run(given, link))?;
         let spawned = self.spawned.insert(spawned);
+        limits::set_oom_score(spawned.pid(), &self.plan.process)?;
         let mut desk = Desk {
             plan: &self.plan,
             dir,

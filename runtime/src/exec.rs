@@ -42,6 +42,7 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
     check_console(&plan, args)?;
     lsm::check_host(&plan, None)?;
     inherited::settle(plan.preserved_fds)?;
+    limits::raise(&plan)?;
     let seccomp = match config.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
         Some(_) => Some(Seccomp::from_bytes(&bundle::read_limited(&kept.join("seccomp"))?)?),
         None => None,
@@ -65,8 +66,8 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
     // From before there is a process that they could concern.
     let signals = if args.detach { None } else { Some(Signals::hold()?) };
     let mut spawned = spawn(0, entry.clone.as_ref().map(AsFd::as_fd), |link| join::run(given, link))?;
-    let desk = Desk { state: &state, cgroup: &cgroup, process: &plan, seccomp: seccomp.as_ref(), console_socket, args };
-    match serve(&mut spawned, &desk) {
+    let desk = Desk { state: &state, cgroup: &cgroup, seccomp: seccomp.as_ref(), console_socket, args };
+    match limits::set_oom_score(spawned.pid(), &plan).and_then(|()| serve(&mut spawned, &desk)) {
         Err(error) => {
             spawned.kill();
             Err(error)
@@ -206,7 +207,6 @@ fn flags(namespaces: &Namespaces, pid: i32) -> Result<i32> {
 struct Desk<'a> {
     state: &'a State,
     cgroup: &'a Cgroup,
-    process: &'a ProcessPlan,
     seccomp: Option<&'a Seccomp>,
     console_socket: Option<OwnedFd>,
     args: &'a ExecArgs,
@@ -229,7 +229,11 @@ fn serve(spawned: &mut Spawned, desk: &Desk<'_>) -> Result<Option<OwnedFd>> {
                 let master = one(fds, &request)?;
                 match &desk.console_socket {
                     Some(socket) => terminal::send_master(socket, &master)?,
-                    None => console = Some(master),
+                    None => {
+                        // Before the program can look at it.
+                        terminal::fit(&master);
+                        console = Some(master);
+                    }
                 }
             }
             Request::Listener => {
@@ -238,7 +242,6 @@ fn serve(spawned: &mut Spawned, desk: &Desk<'_>) -> Result<Option<OwnedFd>> {
                 hand_listener(listener, desk.seccomp, spawned.pid(), &json)?;
             }
             Request::Ready => {
-                limits::apply(spawned.pid(), desk.process)?;
                 announce(spawned, desk.args)?;
                 spawned.reply(&Reply::Done, &[])?;
                 spawned.until_executed()?;

@@ -9,7 +9,12 @@
 //! 3. make the time namespace, whose offsets can only be written while no process is in it;
 //! 4. clone init, in a new pid namespace if that is asked for: pid and time namespaces are entered by children only.
 
+use std::fs::File;
+use std::io::Read;
+
+use nix::fcntl::OFlag;
 use nix::libc;
+use nix::unistd::pipe2;
 
 use crate::error::{Context, Result};
 use crate::init::namespaces::{Joined, become_root, join};
@@ -44,8 +49,14 @@ pub fn run(plan: &Namespaces, joined: &[Joined], link: &Link) -> Result<()> {
 
 /// Clones the process that goes on, tells the parent of it, and ends this one. Returns only in the new process.
 pub fn hand_over(flags: u64, link: &Link) -> Result<()> {
+    // Both have the same end of the channel: the new process must not ask before this one has its answer. It goes on when
+    // this one has ended, which closes the pipe.
+    let (turn, held) = pipe2(OFlag::O_CLOEXEC).on("make", "a pipe to init")?;
     match clone(flags, None).on("clone", "init")? {
-        Forked::Child => Ok(()),
+        Forked::Child => {
+            drop(held);
+            File::from(turn).read(&mut [0]).map(drop).on("wait for", "the intermediate process")
+        }
         Forked::Parent(init) => {
             link.ask(&Request::InitStarted { pid: init.pid }, &[&init.pidfd])?;
             exit_now(0)

@@ -10,5 +10,7 @@ mod hooks;
 mod lifecycle;
 mod mounts;
 mod netdev;
+mod process;
 mod scale;
 mod security_mounts;
+mod terminal;

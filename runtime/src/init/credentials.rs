@@ -6,7 +6,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::cwd::{self, Entered};
 use super::exec::{Prepared, Ready, find_program};
-use super::{console, seccomp};
+use super::{console, exec, seccomp};
 use crate::error::{Context, Error, Kind, Result};
 use crate::link::Link;
 use crate::message::Request;
@@ -56,9 +56,12 @@ pub fn apply<'a>(prepared: Prepared<'a>, role: Role, filter: Option<&'a Seccomp>
     }
     // An unprivileged filter needs no_new_privileges; without it CAP_SYS_ADMIN. So it comes before the capabilities go, but
     // after everything else: only capset, prctl, the search for the program and execve need the profile's consent.
+    let mut limits = plan.rlimits.as_slice();
     if !plan.no_new_privileges
         && let Some(filter) = filter
     {
+        // The limits come as late as they can. A profile need not allow them, so that is here.
+        exec::limit(std::mem::take(&mut limits))?;
         raise(before, SYS_ADMIN)?;
         load(filter, link)?;
     }
@@ -72,7 +75,7 @@ pub fn apply<'a>(prepared: Prepared<'a>, role: Role, filter: Option<&'a Seccomp>
             filter => last = filter,
         }
     }
-    Ok(Ready { program, args: &plan.args, env, filter: last })
+    Ok(Ready { program, args: &plan.args, env, limits, filter: last })
 }
 
 fn load(filter: &Seccomp, link: &Link) -> Result<()> {

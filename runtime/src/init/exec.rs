@@ -23,8 +23,9 @@ use super::console::Console;
 use super::{home, keyring, seccomp};
 use crate::error::{Context, Error, Kind, Result};
 use crate::lsm;
-use crate::plan::process::ProcessPlan;
+use crate::plan::process::{ProcessPlan, Rlimit};
 use crate::plan::seccomp::Seccomp;
+use crate::sys::sched::set_limit;
 use crate::sys::{fds, signals};
 
 /// Where a program without a slash is looked for if the container's environment has no PATH.
@@ -43,6 +44,7 @@ pub struct Ready<'a> {
     pub(super) program: CString,
     pub(super) args: &'a [CString],
     pub(super) env: Vec<CString>,
+    pub(super) limits: &'a [Rlimit],
     pub(super) filter: Option<&'a Seccomp>,
 }
 
@@ -140,17 +142,23 @@ fn check_program(path: &CStr) -> Result<(), Errno> {
 
 /// Becomes the program. It comes back only if that fails.
 pub fn execute(ready: Ready<'_>) -> Result<Infallible> {
-    let Ready { program, args, env, filter } = ready;
+    let Ready { program, args, env, limits, filter } = ready;
     // The payload starts as if it were the first process: nothing blocked, nothing ignored. What was held back meanwhile
     // is delivered at once, to defaults.
     signals::reset_all();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).on("unblock", "the signals")?;
+    limit(limits)?;
     if let Some(filter) = filter {
         // Last of all: what comes after the filter needs the profile's consent, and that should be execve alone.
         seccomp::load(filter)?;
     }
     let Err(errno) = execve(&program, args, &env);
     Err(explain(&program, errno))
+}
+
+/// Lowers this process's limits. The parent has raised the hard ones where that was needed.
+pub(super) fn limit(limits: &[Rlimit]) -> Result<()> {
+    limits.iter().try_for_each(|limit| set_limit(0, limit.number(), limit.soft, limit.hard).on("set", limit))
 }
 
 fn explain(program: &CStr, errno: Errno) -> Error {

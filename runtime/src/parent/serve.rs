@@ -7,7 +7,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::message::{Reply, Request};
 use crate::parent::netdev::Moved;
-use crate::parent::{Next, Silence, Spawned, died, idmap, limits, mount_source, netdev, seccomp_agent};
+use crate::parent::{Next, Silence, Spawned, died, idmap, mount_source, netdev, seccomp_agent};
 use crate::plan::Plan;
 use crate::plan::hooks::Stage;
 use crate::plan::seccomp::Seccomp;
@@ -82,7 +82,11 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Serv
                 let master = one(fds, &request)?;
                 match &desk.console_socket {
                     Some(socket) => terminal::send_master(socket, &master)?,
-                    None => served.console = Some(master),
+                    None => {
+                        // Before the program can look at it.
+                        terminal::fit(&master);
+                        served.console = Some(master);
+                    }
                 }
             }
             Request::Listener => {
@@ -92,7 +96,6 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Serv
             }
             Request::Ready => {
                 // Last, because what init does itself must not meet the payload's limits.
-                limits::apply(spawned.pid(), &desk.plan.process)?;
                 return Ok(());
             }
             // next_request() keeps these for itself.

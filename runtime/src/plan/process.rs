@@ -10,7 +10,9 @@ mod scheduling;
 
 use std::collections::HashSet;
 use std::ffi::CString;
+use std::fmt;
 
+use nix::libc;
 use oci_spec::runtime::{Linux, PosixRlimit, PosixRlimitType, Process};
 
 pub use self::bits::BitList;
@@ -112,6 +114,45 @@ pub struct Rlimit {
     pub soft: u64,
     /// The ceiling of the limit in force.
     pub hard: u64,
+}
+
+impl Rlimit {
+    /// The resource's number in `sys/resource.h`.
+    pub fn number(self) -> u32 {
+        match self.resource {
+            PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
+            PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
+            PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
+            PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
+            PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
+            PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
+            PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
+            PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
+            PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+            PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
+            PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
+            PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+            PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+            PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
+            PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
+            PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+        }
+    }
+}
+
+impl fmt::Display for Rlimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to soft {}, hard {}", self.resource, Limit(self.soft), Limit(self.hard))
+    }
+}
+
+/// A limit's value as people read it.
+pub struct Limit(pub u64);
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == u64::MAX { f.write_str("unlimited") } else { self.0.fmt(f) }
+    }
 }
 
 /// The terminal of the process.

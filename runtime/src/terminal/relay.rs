@@ -44,6 +44,25 @@ pub fn relay(child: Child, console: Option<OwnedFd>, signals: &Signals) -> Resul
     .map(Exit::status)
 }
 
+/// Gives a new terminal the size of the caller's, if the caller is at one.
+pub fn fit(master: &OwnedFd) {
+    if let Some(screen) = screen([0, 1, 2].map(fds::standard)) {
+        copy_size(screen, master);
+    }
+}
+
+/// The first of the caller's descriptors that is a terminal.
+fn screen(stdio: [BorrowedFd<'_>; 3]) -> Option<BorrowedFd<'_>> {
+    stdio.into_iter().find(|&fd| tty::size(fd).is_ok())
+}
+
+fn copy_size(screen: BorrowedFd<'_>, master: &OwnedFd) {
+    if let Ok((rows, columns)) = tty::size(screen) {
+        // It fails only where the pty is gone.
+        let _ = tty::set_size(master, rows, columns);
+    }
+}
+
 fn wait_in_foreground(child: &Child, signals: &Signals) -> Result<Exit> {
     loop {
         let mut ready =
@@ -164,7 +183,7 @@ impl<'a> Relay<'a> {
     ) -> Result<Self> {
         // The master is ours alone: init has closed its copy.
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK)).on("prepare", "the container's pty")?;
-        let screen = [input, output, error].into_iter().find(|&fd| tty::size(fd).is_ok());
+        let screen = screen([input, output, error]);
         let relay = Self {
             child,
             signals,
@@ -272,11 +291,8 @@ impl<'a> Relay<'a> {
 
     /// Gives the container's terminal the size of the caller's.
     fn resize(&self) {
-        if let (Some(screen), Some(master)) = (self.screen, &self.master)
-            && let Ok((rows, columns)) = tty::size(screen)
-        {
-            // It fails only where the pty is gone.
-            let _ = tty::set_size(master, rows, columns);
+        if let (Some(screen), Some(master)) = (self.screen, &self.master) {
+            copy_size(screen, master);
         }
     }
 
