@@ -12,6 +12,8 @@
 //!
 //! This module knows neither JSON nor BPF.
 
+use super::redundant::Outcome;
+
 /// A comparison of one argument, as a rule states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Condition {
@@ -80,15 +82,25 @@ pub(super) struct Test {
 }
 
 impl Test {
+    /// Where one outcome leads to.
+    pub(super) fn branch(&self, outcome: bool) -> Branch {
+        if outcome { self.yes } else { self.no }
+    }
+
+    /// Whether nothing stands below it.
+    pub(super) fn is_leaf(&self) -> bool {
+        !matches!(self.yes, Branch::Below(_)) && !matches!(self.no, Branch::Below(_))
+    }
+
     /// Whether it asks the same question as `other`.
-    fn same(&self, other: &Self) -> bool {
+    pub(super) fn same(&self, other: &Self) -> bool {
         (self.arg, self.high, self.compare, self.mask, self.value)
             == (other.arg, other.high, other.compare, other.mask, other.value)
     }
 
     /// Whether it is tried before `other` in a level: the later argument first, then the more precise operator, then the
     /// value from which on the comparison holds less often.
-    fn before(&self, other: &Self) -> bool {
+    pub(super) fn before(&self, other: &Self) -> bool {
         let rank = |test: &Self| {
             let precision = match test.op {
                 Op::Eq | Op::Ne | Op::MaskedEq => 2,
@@ -110,8 +122,8 @@ impl Test {
 pub(super) struct Graph {
     tests: Vec<Test>,
     levels: Vec<Vec<usize>>,
-    /// A test of the topmost level; meaningful once there is a test.
-    top: usize,
+    /// A test of the topmost level, if there is one.
+    top: Option<usize>,
 }
 
 impl Graph {
@@ -123,19 +135,23 @@ impl Graph {
     /// Adds a rule: `action` where all `conditions` hold (at least one, each of another argument, in the order of the
     /// arguments). `wide` says that arguments have 64 bits.
     pub(super) fn add(&mut self, conditions: &[Condition], wide: bool, action: u32) -> Result<(), Conflict> {
-        let empty = self.tests.is_empty();
-        let chain = self.chain(conditions, wide, action);
-        if empty {
-            self.top = chain;
+        let Some(chain) = self.chain(conditions, wide, action) else { return Ok(()) };
+        if let Some(top) = self.top
+            && self.prune(top, chain, action) == Outcome::Drop
+        {
             return Ok(());
         }
-        self.top = self.merge(self.top, chain)?;
+        // Looked at again: the pruning may have moved it.
+        self.top = match self.top {
+            Some(top) => Some(self.merge(top, chain)?),
+            None => Some(chain),
+        };
         Ok(())
     }
 
     /// The topmost level.
     pub(super) fn top(&self) -> &[usize] {
-        self.level(self.top)
+        self.top.map(|top| self.level(top)).unwrap_or_default()
     }
 
     /// The tests of the level that `test` stands in, in the order in which they are tried.
@@ -149,7 +165,7 @@ impl Graph {
     }
 
     /// Makes the chain of a rule, each test alone in its level; returns the first.
-    fn chain(&mut self, conditions: &[Condition], wide: bool, action: u32) -> usize {
+    fn chain(&mut self, conditions: &[Condition], wide: bool, action: u32) -> Option<usize> {
         let mut first = None;
         // Where the condition before this one holds: a test, and whether its yes or its no is meant.
         let mut holds: Vec<(usize, bool)> = Vec::new();
@@ -167,7 +183,7 @@ impl Graph {
         for (test, outcome) in holds {
             *self.branch(test, outcome) = Branch::Act(action);
         }
-        first.unwrap_or(self.top)
+        first
     }
 
     /// The test of a 32-bit argument, and where the condition holds.
@@ -269,6 +285,25 @@ impl Graph {
         self.tests[test].level = level;
     }
 
+    /// Takes a test out of its level, with what stands below it.
+    pub(super) fn remove(&mut self, test: usize) {
+        let level = &mut self.levels[self.tests[test].level];
+        let Some(at) = level.iter().position(|&other| other == test) else { return };
+        level.remove(at);
+        // Who led to it leads to the test beside it.
+        let beside = level.get(at.saturating_sub(1)).copied();
+        for other in &mut self.tests {
+            for branch in [&mut other.yes, &mut other.no] {
+                if *branch == Branch::Below(test) {
+                    *branch = beside.map_or(Branch::Next, Branch::Below);
+                }
+            }
+        }
+        if self.top == Some(test) {
+            self.top = beside;
+        }
+    }
+
     /// Takes over what `new` says beyond `known`, which asks the same.
     fn unite(&mut self, known: usize, new: usize) -> Result<(), Conflict> {
         for outcome in [true, false] {
@@ -294,12 +329,12 @@ impl Graph {
             Branch::Act(same) if same == action => Ok(()),
             Branch::Act(_) => {
                 let (old, fresh) = (self.tests[known], self.tests[new]);
-                // The upper word alone cannot tell two rules apart: the farther value has the say.
-                let farther = if outcome { fresh.whole > old.whole } else { fresh.whole < old.whole };
-                if fresh.high && farther {
+                // The upper word alone cannot tell two rules apart: the greater value has the say. (For the no's too,
+                // libseccomp means; but its releases up to 2.6.1 leave them as they are.)
+                if outcome && fresh.high && fresh.whole > old.whole {
                     *self.branch(known, outcome) = Branch::Act(action);
                 }
-                if is_leaf(&old) || is_leaf(&fresh) { Err(Conflict) } else { Ok(()) }
+                if old.is_leaf() || fresh.is_leaf() { Err(Conflict) } else { Ok(()) }
             }
             Branch::Below(below) if !self.all_lead_to(below, action) => Err(Conflict),
             Branch::Below(_) | Branch::Next => {
@@ -310,7 +345,7 @@ impl Graph {
     }
 
     /// Whether every action of a level and below it is `action`.
-    fn all_lead_to(&self, test: usize, action: u32) -> bool {
+    pub(super) fn all_lead_to(&self, test: usize, action: u32) -> bool {
         self.level(test).iter().all(|&test| {
             [self.tests[test].yes, self.tests[test].no].into_iter().all(|branch| match branch {
                 Branch::Next => true,
@@ -319,9 +354,4 @@ impl Graph {
             })
         })
     }
-}
-
-/// Whether nothing stands below a test.
-fn is_leaf(test: &Test) -> bool {
-    !matches!(test.yes, Branch::Below(_)) && !matches!(test.no, Branch::Below(_))
 }

@@ -16,6 +16,7 @@
 mod bytes;
 mod conditions;
 mod program;
+mod redundant;
 mod syscalls;
 mod table;
 
@@ -430,8 +431,10 @@ fn ranges(
         {
             numbers.next();
             let number = same[0].0;
+            // Also where ENOSYS comes first: contradicting rules are an error whether or not they are reached.
+            let verdict = verdict(arch, same, rules, graphs)?;
             if span.outcome.is_none() {
-                push(&mut ranges, number, verdict(arch, same, rules, graphs)?);
+                push(&mut ranges, number, verdict);
                 if number < end {
                     push(&mut ranges, number + 1, Verdict::Act(default));
                 }

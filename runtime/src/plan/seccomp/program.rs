@@ -64,8 +64,10 @@ pub(super) fn assemble(sections: &[Section], graphs: &[Graph], fallback: u32, st
     let mut entries = Vec::with_capacity(sections.len());
     // From the last section to the first, as everything here: the first is the native one, nearest to the start.
     for section in sections.iter().rev() {
-        writer.tree(&section.ranges, graphs, fallback);
-        entries.push((section.audit, writer.put(LOAD, NUMBER)));
+        let tree = writer.tree(&section.ranges, graphs, fallback);
+        // A single range needs no number, and where its action stands is anywhere.
+        let entry = if section.ranges.len() == 1 { tree } else { writer.put(LOAD, NUMBER) };
+        entries.push((section.audit, entry));
     }
     let mut next = writer.action(stranger);
     for (audit, entry) in entries {
