@@ -3,8 +3,10 @@
 #![allow(clippy::disallowed_methods)]
 
 mod callers;
+mod cgroup;
 mod checkpoint;
 mod commands;
+mod events;
 mod harness;
 mod hooks;
 mod lifecycle;
@@ -14,3 +16,4 @@ mod process;
 mod scale;
 mod security_mounts;
 mod terminal;
+mod update;
