@@ -56,11 +56,6 @@ pub fn end(state: &State) -> Result<()> {
         Err(error) if error.kind() != Kind::State => return Err(error),
         _ => {}
     }
-    // Frozen processes do not die of SIGKILL in cgroup v1.
-    let cgroup = Cgroup::open(&state.cgroup)?;
-    if cgroup.is_frozen()? {
-        cgroup.thaw()?;
-    }
     loop {
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::from(PATIENCE_MS)) {

@@ -39,9 +39,17 @@ pub fn signal_init(state: &State, signal: i32) -> Result<()> {
         Cgroup::open(&state.cgroup)?.kill_all()?;
     }
     match pidfd_send_signal(&pidfd, signal) {
-        Err(Errno::ESRCH) => Err(not_running(&state.id)),
-        sent => sent.on(&format!("send signal {signal} to"), format!("container {:?}", state.id)),
+        Err(Errno::ESRCH) => return Err(not_running(&state.id)),
+        sent => sent.on(&format!("send signal {signal} to"), format!("container {:?}", state.id))?,
     }
+    if signal == libc::SIGKILL {
+        // A frozen process does not die of it on version 1.
+        let cgroup = Cgroup::open(&state.cgroup)?;
+        if cgroup.is_frozen()? {
+            return cgroup.thaw();
+        }
+    }
+    Ok(())
 }
 
 /// The error for a container whose init is gone; callers match its words.

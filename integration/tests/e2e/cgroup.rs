@@ -124,8 +124,8 @@ fn memory_beyond_the_limit_ends_the_container() {
 #[test]
 fn a_limit_too_low_to_start_says_so() {
     let rt = Runtime::from_env();
-    let error = rt.run(&limited(&rt, &["/bin/true"], json!({"memory": {"limit": 262_144}}))).fails().error();
-    assert!(error.contains("memory") && error.contains("256 KiB"), "{error}");
+    let error = rt.run(&limited(&rt, &["/bin/true"], json!({"memory": {"limit": 8192}}))).fails().error();
+    assert!(error.contains("memory") && error.contains("8 KiB"), "{error}");
 }
 
 #[test]
