@@ -138,7 +138,6 @@ impl Half {
         let cgroup = self.cgroup.as_ref().and_then(Cgroup::clone_fd);
         let spawned = spawn(clone_flags(&self.plan.namespaces), cgroup, |link| init::run(given, link))?;
         let spawned = self.spawned.insert(spawned);
-        limits::set_oom_score(spawned.pid(), &self.plan.process)?;
         let mut desk = Desk {
             plan: &self.plan,
             dir,

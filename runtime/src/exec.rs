@@ -66,7 +66,7 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
     // From before there is a process that they could concern.
     let signals = if args.detach { None } else { Some(Signals::hold()?) };
     let mut spawned = spawn(0, entry.clone.as_ref().map(AsFd::as_fd), |link| join::run(given, link))?;
-    let desk = Desk { state: &state, cgroup: &cgroup, seccomp: seccomp.as_ref(), console_socket, args };
+    let desk = Desk { process: &plan, state: &state, cgroup: &cgroup, seccomp: seccomp.as_ref(), console_socket, args };
     match limits::set_oom_score(spawned.pid(), &plan).and_then(|()| serve(&mut spawned, &desk)) {
         Err(error) => {
             spawned.kill();
@@ -205,6 +205,7 @@ fn flags(namespaces: &Namespaces, pid: i32) -> Result<i32> {
 
 /// What the parent works with while it serves.
 struct Desk<'a> {
+    process: &'a ProcessPlan,
     state: &'a State,
     cgroup: &'a Cgroup,
     seccomp: Option<&'a Seccomp>,
@@ -222,6 +223,8 @@ fn serve(spawned: &mut Spawned, desk: &Desk<'_>) -> Result<Option<OwnedFd>> {
         };
         match request {
             Request::InitStarted { pid } => {
+                // It was cloned before or after its parent got the score, and waits for this answer.
+                limits::set_oom_score(pid, desk.process)?;
                 spawned.replace(pid, one(fds, &request)?)?;
                 continue;
             }

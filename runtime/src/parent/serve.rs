@@ -7,7 +7,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::message::{Reply, Request};
 use crate::parent::netdev::Moved;
-use crate::parent::{Next, Silence, Spawned, died, idmap, mount_source, netdev, seccomp_agent};
+use crate::parent::{Next, Silence, Spawned, died, idmap, limits, mount_source, netdev, seccomp_agent};
 use crate::plan::Plan;
 use crate::plan::hooks::Stage;
 use crate::plan::seccomp::Seccomp;
@@ -94,10 +94,7 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Serv
                 let json = desk.state.to_oci_json(Status::Creating, Some(spawned.pid()));
                 hand_listener(listener, desk.plan.seccomp.as_ref(), spawned.pid(), &json)?;
             }
-            Request::Ready => {
-                // Last, because what init does itself must not meet the payload's limits.
-                return Ok(());
-            }
+            Request::Ready => return Ok(()),
             // next_request() keeps these for itself.
             Request::Warning(_) | Request::Failed(_) => continue,
         }
@@ -106,8 +103,9 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Serv
 }
 
 /// Notes which process is init, before it does anything that outlives it: a runtime killed from here on leaves a state that
-/// delete can act on.
+/// delete can act on. And sets what only this process may set.
 pub fn note(pid: i32, desk: &mut Desk<'_>) -> Result<()> {
+    limits::set_oom_score(pid, &desk.plan.process)?;
     desk.state.init = Some(Init::of(pid)?);
     desk.dir.save(desk.state)
 }
