@@ -76,16 +76,29 @@ pub fn raw_syscall(number: i64, args: [u64; 6]) -> io::Result<i64> {
     checked(unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]) })
 }
 
-/// Waits for a child and says how it ended (as wait(2)'s status) and its peak memory in KiB (wait4(2)). The peak of a
-/// program counts from the process that executed it, so the caller itself must be smaller than what it measures.
-pub fn wait_with_peak(pid: i32) -> io::Result<(i32, i64)> {
+/// What wait4(2) tells of a child that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// As of wait(2); 0 is success.
+    pub status: i32,
+    /// Peak memory in KiB. That of a program counts from the process that executed it, so a caller larger than what it
+    /// measures sees itself.
+    pub peak: i64,
+    /// Processor time in milliseconds, with that of the children it has waited for.
+    pub processor: f64,
+}
+
+/// Waits for a child.
+pub fn wait_with_usage(pid: i32) -> io::Result<Usage> {
     let mut status: libc::c_int = 0;
     // SAFETY: rusage is plain numbers, for which zero bytes are valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are to live values of the types the kernel fills in.
     let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
     checked(waited.into())?;
-    Ok((status, usage.ru_maxrss))
+    let milliseconds = |time: libc::timeval| time.tv_sec as f64 * 1000.0 + time.tv_usec as f64 / 1000.0;
+    let processor = milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime);
+    Ok(Usage { status, peak: usage.ru_maxrss, processor })
 }
 
 /// Sets the size of a terminal (TIOCSWINSZ); only processes with it as controlling terminal get SIGWINCH.

@@ -97,6 +97,7 @@ pub(crate) fn all() -> Vec<Contender> {
 /// A finished program: how long it took, and whether it succeeded.
 pub(crate) struct Finished {
     pub(crate) milliseconds: f64,
+    pub(crate) usage: sys::Usage,
     pub(crate) result: io::Result<()>,
 }
 
@@ -140,10 +141,12 @@ impl Contender {
     pub(crate) fn time(&self, verb: &str, arguments: &[&str]) -> Finished {
         let mut command = self.command(verb, arguments);
         let begin = Instant::now();
-        let status = command.status();
+        #[expect(clippy::zombie_processes, reason = "waited for by wait4, which tells its memory and processor time")]
+        let child = command.spawn().expect("start");
+        let usage = sys::wait_with_usage(child.id() as i32).expect("wait4");
         let milliseconds = begin.elapsed().as_secs_f64() * 1000.0;
-        let result = status.and_then(|status| if status.success() { Ok(()) } else { Err(self.failure(verb)) });
-        Finished { milliseconds, result }
+        let result = if usage.status == 0 { Ok(()) } else { Err(self.failure(verb)) };
+        Finished { milliseconds, usage, result }
     }
 
     fn failure(&self, verb: &str) -> io::Error {
@@ -153,11 +156,16 @@ impl Contender {
 
     /// Like `time`, but a failure ends the benchmark: for what every contender can do.
     pub(crate) fn must(&self, verb: &str, arguments: &[&str]) -> f64 {
+        self.finish(verb, arguments).milliseconds
+    }
+
+    /// The same with all that is known.
+    pub(crate) fn finish(&self, verb: &str, arguments: &[&str]) -> Finished {
         let finished = self.time(verb, arguments);
-        if let Err(e) = finished.result {
+        if let Err(e) = &finished.result {
             self.give_up(&e.to_string());
         }
-        finished.milliseconds
+        finished
     }
 
     /// Ends the benchmark, and leaves nothing of it behind. The release build aborts on a panic, so nothing would be dropped.

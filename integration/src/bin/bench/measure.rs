@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Child;
 use std::time::Instant;
 
-use integration::{default_config, sys};
+use integration::default_config;
 use serde_json::{Value, json};
 
 use crate::contender::{Contender, reap};
@@ -37,8 +37,16 @@ fn rounds(contenders: &[Contender], count: usize, mut once: impl FnMut(&Contende
 /// `run` of /bin/true in the default bundle: from nothing to deleted.
 pub(crate) fn run(contenders: &[Contender], count: usize, table: &mut Table) {
     configure(contenders, &default_config(&["/bin/true"]));
-    let samples = rounds(contenders, count, |contender| Some(contender.must("run", &["bench-run"])));
+    let mut processor = empty(contenders);
+    let samples = rounds(contenders, count, |contender| {
+        let finished = contender.finish("run", &["bench-run"]);
+        let index = contenders.iter().position(|one| one.name == contender.name)?;
+        processor[index].push(finished.usage.processor);
+        Some(finished.milliseconds)
+    });
     table.add("run and delete /bin/true", "ms", &samples);
+    // Much less disturbed by what else the machine does.
+    table.add("of that, processor time", "ms", &processor);
 }
 
 /// The verbs apart: create, start, exec, delete.
@@ -201,7 +209,8 @@ pub(crate) fn memory(contenders: &[Contender], count: usize, table: &mut Table) 
             return None;
         }
         let id = "bench-memory";
-        let peak = peak_of(contender, &["--pid-file", &contender.pid_file(), id]);
+        // What the benchmark itself holds when it starts the program is the least it can see.
+        let peak = contender.finish("create", &["--pid-file", &contender.pid_file(), id]).usage.peak as f64 / 1024.0;
         contender.end(id);
         contender.must("delete", &[id]);
         Some(peak)
@@ -213,17 +222,6 @@ pub(crate) fn memory(contenders: &[Contender], count: usize, table: &mut Table) 
         samples.extend(smallest_limit(contender));
     }
     table.add("smallest memory limit that starts", "MiB", &samples);
-}
-
-/// Peak memory of one `create` in MiB. What the benchmark itself holds when it starts the program is the least it can see.
-fn peak_of(contender: &Contender, arguments: &[&str]) -> f64 {
-    #[expect(clippy::zombie_processes, reason = "waited for by wait4, which tells its memory")]
-    let child = contender.command("create", arguments).spawn().expect("start");
-    let (status, peak) = sys::wait_with_peak(child.id() as i32).expect("wait4");
-    if status != 0 {
-        contender.give_up(&format!("{}: create failed", contender.name));
-    }
-    peak as f64 / 1024.0
 }
 
 /// By halving between 0 and 64 MiB, in steps of 128 KiB; three starts each must succeed.
