@@ -208,7 +208,7 @@ fn every_mount_option_of_features_is_accepted() {
     // An unknown option would be handed to the file system, which refuses it.
     for option in features["mountOptions"].as_array().unwrap() {
         let option = option.as_str().unwrap();
-        if ["remount", "mand", "idmap", "ridmap", "copy-symlink"].contains(&option) {
+        if ["remount", "mand", "idmap", "ridmap", "copy-symlink", "src-nofollow"].contains(&option) {
             continue;
         }
         let bind = ["bind", "rbind"].contains(&option);

@@ -6,6 +6,7 @@ mod callers;
 mod cgroup;
 mod checkpoint;
 mod commands;
+mod errors;
 mod events;
 mod harness;
 mod hooks;

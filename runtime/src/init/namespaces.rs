@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::plan::namespaces::{Namespaces, Source};
 use crate::sys::process::{setns, unshare};
 
@@ -30,7 +30,7 @@ pub fn join(joined: &[Joined]) -> Result<()> {
     for namespace in joined.iter().filter(|namespace| namespace.flag != libc::CLONE_NEWUSER) {
         match setns(&namespace.fd, namespace.flag) {
             Err(Errno::EPERM) => later.push(namespace),
-            done => done.on("join the namespace", &namespace.path)?,
+            done => done.on("join the namespace", &namespace.path).map_err(of_another_kind)?,
         }
     }
     if let Some(user) = joined.iter().find(|namespace| namespace.flag == libc::CLONE_NEWUSER) {
@@ -40,6 +40,14 @@ pub fn join(joined: &[Joined]) -> Result<()> {
         setns(&namespace.fd, namespace.flag).on("join the namespace", &namespace.path)?;
     }
     Ok(())
+}
+
+/// setns(2) says EINVAL when the file is of another kind than the configuration says.
+fn of_another_kind(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::EINVAL) => error.hint("it is not of the type that linux.namespaces says"),
+        _ => error,
+    }
 }
 
 /// Makes all new namespaces that can be made by the process that lives in them.

@@ -182,10 +182,13 @@ fn maps(mappings: &Option<Vec<LinuxIdMapping>>, field: &str) -> Result<Vec<IdMap
     let mut maps = Vec::new();
     for (index, mapping) in mappings.iter().flatten().enumerate() {
         let map = IdMap { container: mapping.container_id(), host: mapping.host_id(), size: mapping.size() };
+        if map.size == 0 {
+            return Err(Error::invalid(format!("linux.{field}[{index}].size is 0: give the number of ids")));
+        }
         let ends = [map.container.checked_add(map.size), map.host.checked_add(map.size)];
-        if map.size == 0 || ends.contains(&None) {
+        if ends.contains(&None) {
             return Err(Error::invalid(format!(
-                "linux.{field}[{index}]: {} ids from {} (host {}) on do not fit into 32 bits, or are none",
+                "linux.{field}[{index}]: {} ids from {} (host {}) on do not fit into 32 bits",
                 map.size, map.container, map.host
             )));
         }

@@ -76,7 +76,9 @@ fn action(random: &mut Random) -> Value {
     let kinds = ["ALLOW", "ERRNO", "ERRNO", "KILL_PROCESS", "KILL", "TRAP", "LOG", "TRACE"];
     let kind = *random.pick(&kinds);
     match random.below(3) {
-        0 => json!({"action": format!("SCMP_ACT_{kind}"), "errnoRet": 1 + random.below(90)}),
+        0 if ["ERRNO", "TRACE"].contains(&kind) => {
+            json!({"action": format!("SCMP_ACT_{kind}"), "errnoRet": 1 + random.below(90)})
+        }
         _ => json!({"action": format!("SCMP_ACT_{kind}")}),
     }
 }
@@ -115,10 +117,10 @@ pub fn profile(random: &mut Random, actions: Actions) -> LinuxSeccomp {
     let archs: Vec<String> =
         archs.iter().filter(|_| random.below(3) > 0).map(|arch| format!("SCMP_ARCH_{arch}")).collect();
     let default = action(random);
-    let profile = json!({
-        "defaultAction": default["action"], "defaultErrnoRet": default.get("errnoRet").unwrap_or(&json!(1)),
-        "architectures": archs, "syscalls": calls,
-    });
+    let mut profile = json!({"defaultAction": default["action"], "architectures": archs, "syscalls": calls});
+    if let Some(errno) = default.get("errnoRet") {
+        profile["defaultErrnoRet"] = errno.clone();
+    }
     serde_json::from_value(profile).unwrap()
 }
 

@@ -238,6 +238,14 @@ fn architectures(native: Arch, spec: &LinuxSeccomp) -> Vec<Arch> {
 
 /// The `SECCOMP_RET_*` value of an action, with its data.
 fn action(action: LinuxSeccompAction, data: Option<u32>) -> Result<u32> {
+    if let Some(data) = data
+        && !matches!(action, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace)
+    {
+        // runtime-spec, config-linux: it must fail then.
+        return Err(Error::invalid(format!(
+            "linux.seccomp: errnoRet {data} is for SCMP_ACT_ERRNO and SCMP_ACT_TRACE only"
+        )));
+    }
     let data = data.unwrap_or(libc::EPERM as u32);
     Ok(match action {
         LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => libc::SECCOMP_RET_KILL_THREAD,
