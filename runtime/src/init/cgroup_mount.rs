@@ -74,7 +74,7 @@ fn propagate(root: &Root, mount: &Mount, tree: &OwnedFd) -> Result<()> {
 fn bound(mount: &Mount, hierarchy: &Hierarchy, tree: Option<OwnedFd>) -> Result<OwnedFd> {
     match tree {
         Some(tree) => Ok(tree),
-        None => open_cgroup(&hierarchy.directory, attributes(mount))?
+        None => open_cgroup(hierarchy, attributes(mount))?
             .ok_or_else(|| failed(mount, Kind::System, "not permitted to bind the container's cgroup")),
     }
 }

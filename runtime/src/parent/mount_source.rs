@@ -21,7 +21,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::init::attributes::Changes;
 use crate::init::cgroup_mount;
 use crate::parent::idmap_source::IdmapNamespaces;
-use crate::plan::cgroup_view::{CgroupView, Scope, Version};
+use crate::plan::cgroup_view::{CgroupView, Hierarchy, Scope, Version};
 use crate::plan::devices::DeviceNode;
 use crate::plan::mounts::{Attributes, Bind, Mount, Privacy, RootfsPlan, Source, SourceLink};
 use crate::plan::namespaces::{self, Namespaces};
@@ -247,7 +247,7 @@ pub fn open_cgroups(view: &CgroupView, mounts: &[Mount]) -> Result<Vec<OwnedFd>>
     let attributes = cgroup_mount::attributes(mount);
     let mut trees = Vec::with_capacity(view.hierarchies.len());
     for hierarchy in &view.hierarchies {
-        match open_cgroup(&hierarchy.directory, attributes)? {
+        match open_cgroup(hierarchy, attributes)? {
             Some(tree) => trees.push(tree),
             None => return Ok(Vec::new()),
         }
@@ -255,8 +255,15 @@ pub fn open_cgroups(view: &CgroupView, mounts: &[Mount]) -> Result<Vec<OwnedFd>>
     Ok(trees)
 }
 
-pub(crate) fn open_cgroup(directory: &Path, attributes: Attributes) -> Result<Option<OwnedFd>> {
-    let fd = match clone_tree(AT_FDCWD, directory, Depth::Tree, Symlink::Itself) {
+/// The directory of one hierarchy as a tree with `attributes`; `None` without the privilege.
+pub(crate) fn open_cgroup(hierarchy: &Hierarchy, attributes: Attributes) -> Result<Option<OwnedFd>> {
+    let open = |directory: &Path| clone_tree(AT_FDCWD, directory, Depth::Tree, Symlink::Itself);
+    let directory = &hierarchy.directory;
+    let opened = match open(directory) {
+        Err(Errno::ENOENT) => open(&hierarchy.callers),
+        opened => opened,
+    };
+    let fd = match opened {
         Err(Errno::EPERM) => return Ok(None),
         result => result.on("open the cgroup", directory.display())?,
     };

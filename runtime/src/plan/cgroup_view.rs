@@ -44,6 +44,9 @@ pub struct Hierarchy {
     pub options: Vec<String>,
     /// The directory that is bound where the hierarchy is not mounted anew, on the host.
     pub directory: PathBuf,
+    /// What is bound if that does not exist, because the caller may not make cgroups: where the caller is, and so the
+    /// container.
+    pub callers: PathBuf,
 }
 
 /// Lowers the view. `directories` are the container's own, planned or made; without one in a hierarchy, the caller's is
@@ -61,14 +64,15 @@ pub fn lower(layout: &Layout, directories: &[Directory], namespaces: &Namespaces
 
 fn one(hierarchy: &layout::Hierarchy, version: Version, scope: Scope, directories: &[Directory]) -> Hierarchy {
     let own = directories.iter().find(|directory| directory.path.starts_with(&hierarchy.mount));
+    let callers = hierarchy.mount.join(hierarchy.own.trim_start_matches('/'));
     let directory = match own {
         // As runc: without a cgroup namespace the whole unified hierarchy is shown.
         _ if version == Version::Unified && scope == Scope::Host => hierarchy.mount.clone(),
         Some(own) => own.path.clone(),
-        None => hierarchy.mount.join(hierarchy.own.trim_start_matches('/')),
+        None => callers.clone(),
     };
     let name = hierarchy.mount.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Hierarchy { name, options: hierarchy.controllers.clone(), directory }
+    Hierarchy { name, options: hierarchy.controllers.clone(), directory, callers }
 }
 
 #[cfg(test)]
