@@ -5,7 +5,7 @@
 //! Only cgroups are the machine's own; they all lie under one parent, which [`World::finish`] removes.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -106,12 +106,18 @@ impl World {
             command.args(["setpriv", "--reuid=2001", "--regid=2001", "--init-groups", "env"]);
             command.args(["HOME=/run/world/home", "XDG_RUNTIME_DIR=/run/user/2001"]);
         }
-        let output = command.args(["sh", "-euc", script]).output().expect("run nsenter");
-        Outcome {
-            status: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        // Files, since a pipe would be waited for as long as anything that the script left behind has it.
+        let [stdout, stderr] =
+            ["stdout", "stderr"].map(|name| PathBuf::from(format!("/proc/{}/root/run/{name}", self.pid)));
+        let create = |path: &Path| File::create(path).expect("make a file in the world");
+        let status = command
+            .args(["sh", "-euc", script])
+            .stdout(create(&stdout))
+            .stderr(create(&stderr))
+            .status()
+            .expect("run nsenter");
+        let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+        Outcome { status: status.code(), stdout: text(&stdout), stderr: text(&stderr) }
     }
 
     /// Runs a script that prepares something.
