@@ -136,22 +136,22 @@ const ROWS: &[Row] = &[
             sh -c '\"tty; until stty size 2>/dev/null | grep .; do :; done\"'", "/dev/pts/0\n33 77"),
     row(
         "exec",
-        "run one $up --rm box sh -c 'echo >/up; exec sleep 1000' & job=$!
+        "run one $up --rm box sh -c 'echo mine >/tmp/mark; echo >/up; exec sleep 1000' & job=$!
          is_up
-         c tasks exec --exec-id a one sh -c 'echo in; cat /proc/1/comm'
+         c tasks exec --exec-id a one sh -c 'echo in; cat /tmp/mark'
          c tasks exec --exec-id b --user 1000:2000 --cwd /www one sh -c 'id -u; id -g; pwd'
          (echo input; is_up) | c tasks exec --exec-id c one sh -c 'read line; echo $line; echo >/up; cat'
          c tasks exec --exec-id d one sh -c 'exit 9' || echo status $?
          c tasks exec --exec-id e one no-such-command 2>&1 | grep -c 'executable file not found in'
          terminal $C tasks exec -t --exec-id f one sh -c '\"tty; until stty size 2>/dev/null | grep .; do :; done\"'
          finish one $job",
-        "in\nsleep\n1000\n2000\n/www\ninput\nstatus 9\n1\n/dev/pts/0\n33 77\nstatus 137",
+        "in\nmine\n1000\n2000\n/www\ninput\nstatus 9\n1\n/dev/pts/0\n33 77\nstatus 137",
     ),
     row(
         "run -d, list, processes, metrics, kill, delete",
         "run one -d $up --pid-file /run/world/one.pid box sh -c 'echo >/up; exec sleep 1000'
          is_up
-         pid=$(cat one.pid); cat /proc/$pid/comm
+         pid=$(cat one.pid); head -c 1 /proc/$pid/cmdline; echo
          c tasks ls | awk -v pid=$pid '$2 == pid {print $1, $3}'
          c tasks ps one | awk -v pid=$pid '$1 == pid' | wc -l
          c tasks metrics one | grep -c '^pids.current'
@@ -159,7 +159,7 @@ const ROWS: &[Row] = &[
          c tasks delete -f one || true
          c containers delete one
          c tasks ls -q",
-        "sleep\none RUNNING\n1\n1\nrefused",
+        "s\none RUNNING\n1\n1\nrefused",
     ),
     row(
         "pause and resume",

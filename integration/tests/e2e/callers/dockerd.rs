@@ -110,7 +110,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         "run -d, logs, stats, top, inspect",
-        "d run -d --name one $R $up --memory 64m box sh -c 'echo out; echo err >&2; echo >/up; exec sleep 1000' >/dev/null
+        "d run -d --name one $R $up --memory 64m box sh -c 'echo mine >/tmp/mark; echo out; echo err >&2; echo >/up; exec sleep 1000' >/dev/null
          is_up
          d logs one 2>err; cat err
          d stats --no-stream --format '{{.MemUsage}} {{.PIDs}}' one | awk '{print $3, ($4 > 0)}'
@@ -119,7 +119,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         "exec and exec -it",
-        "d exec one sh -c 'cat /proc/1/comm'
+        "d exec one cat /tmp/mark
          d exec -u 1000:2000 -w /www -e A=b one sh -c 'id -u; id -g; pwd; echo $A'
          echo input | d exec -i one cat
          d exec one sh -c 'exit 9' || echo status $?
@@ -127,7 +127,7 @@ const ROWS: &[Row] = &[
          d exec one /etc/passwd >/dev/null 2>&1 || echo status $?
          d exec --privileged one grep CapEff /proc/self/status | awk '/CapEff/ {print ($2 != \"00000000a80425fb\")}'
          terminal $D exec -it one sh -c '\"tty; until stty size 2>/dev/null | grep .; do :; done\"'",
-        "sleep\n1000\n2000\n/www\nb\ninput\nstatus 9\nstatus 126\nstatus 126\n1\n/dev/pts/0\n33 77",
+        "mine\n1000\n2000\n/www\nb\ninput\nstatus 9\nstatus 126\nstatus 126\n1\n/dev/pts/0\n33 77",
     ),
     row(
         "update --memory",

@@ -86,25 +86,25 @@ const TARE_ROWS: &[Row] = &[
     ),
     row(
         "run: namespaces of its own",
-        "bundle '.linux.namespaces += [{type: \"network\"}]' sh -c 'wc -l </proc/net/route; hostname; echo $$'
+        "bundle '.linux.namespaces += [{type: \"network\"}] | .hostname = \"given\"' sh -c 'wc -l </proc/net/route; hostname; echo $$'
          tare run one",
-        "1\nrunc\n1",
+        "1\ngiven\n1",
     ),
     row(
         "run -d, list, state, exec, kill, delete",
         "mkfifo ~/up
          bundle \"$ranges | .mounts += [{destination: \\\"/up\\\", source: \\\"$HOME/up\\\", options: [\\\"bind\\\"]}]\" \
-            sh -c 'echo >/up; exec sleep 1000'
+            sh -c 'echo mine >/tmp/mark; echo >/up; exec sleep 1000'
          tare run -d one >out 2>&1 </dev/null
          read -r nothing <~/up
          tare list -q; tare state one | jq -r .status
-         tare exec one sh -c 'cat /proc/1/comm; id -u'
+         tare exec one sh -c 'cat /tmp/mark; id -u'
          tare exec --user 1000:1000 --cwd /www --env A=b one sh -c 'id -u; id -g; pwd; echo $A'
          tare exec one sh -c 'exit 9' || echo status $?
          pid=$(tare state one | jq -r .pid); echo $pid >pid
          tare kill one KILL; timeout 10 pidwait -F pid || true
          tare state one | jq -r .status; tare delete one; tare list -q",
-        "one\nrunning\nsleep\n0\n1000\n1000\n/www\nb\nstatus 9\nstopped",
+        "one\nrunning\nmine\n0\n1000\n1000\n/www\nb\nstatus 9\nstopped",
     ),
     row(
         "run and exec: a terminal",
@@ -125,7 +125,7 @@ offline="--log-driver k8s-file --network none"
 "#;
 
 const PODMAN_SETUP: &str = r#"
-mkfifo quiet
+mkfifo quiet up
 p import -q /run/world/rootfs.tar box >/dev/null
 "#;
 
@@ -162,13 +162,14 @@ const PODMAN_ROWS: &[Row] = &[
     row("--userns keep-id", "p run --rm $offline --userns keep-id box id -u", "2001"),
     row(
         "exec, stop",
-        "p run -d --name one $offline box sleep 1000 >/dev/null
-         p exec one sh -c 'cat /proc/1/comm; id -u'
+        "p run -d --name one $offline -v ./up:/up box sh -c 'echo mine >/tmp/mark; echo >/up; exec sleep 1000' >/dev/null
+         read -r nothing <up
+         p exec one sh -c 'cat /tmp/mark; id -u'
          p exec --user ana one id -un
          p exec one sh -c 'exit 9' || echo status $?
          script -qec \"$P exec -it one tty\" /dev/null <>quiet | tr -d '\\r'
          p stop -t 0 one >/dev/null; p inspect one --format '{{.State.ExitCode}}'",
-        "sleep\n0\nana\nstatus 9\n/dev/pts/0\n137",
+        "mine\n0\nana\nstatus 9\n/dev/pts/0\n137",
     ),
     row(
         "a pod",
