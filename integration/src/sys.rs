@@ -108,3 +108,20 @@ pub fn set_window_size(terminal: impl AsFd, rows: u16, columns: u16) -> io::Resu
     let done = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
     checked(done.into()).map(drop)
 }
+
+/// Takes one notification from a seccomp listener (seccomp_unotify(2)) and answers that call with an error: the call's
+/// number on its architecture, and the process that made it.
+pub fn refuse_notified(listener: impl AsFd, errno: i32) -> io::Result<(i32, u32)> {
+    // SECCOMP_IOCTL_NOTIF_RECV and _SEND: _IOWR('!', 0 and 1) of the two structures.
+    const RECEIVE: u64 = 0xc050_2100;
+    const SEND: u64 = 0xc018_2101;
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: seccomp_notif is plain data for which all zeroes is a valid value, and what the kernel asks for.
+    let mut request: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one seccomp_notif, which `request` is; the size is part of the command's number.
+    checked(unsafe { libc::ioctl(fd, RECEIVE as _, &raw mut request) }.into())?;
+    let answer = libc::seccomp_notif_resp { id: request.id, val: 0, error: -errno, flags: 0 };
+    // SAFETY: the kernel reads one seccomp_notif_resp.
+    checked(unsafe { libc::ioctl(fd, SEND as _, &raw const answer) }.into())?;
+    Ok((request.data.nr, request.pid))
+}

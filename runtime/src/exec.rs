@@ -15,7 +15,7 @@ use crate::init::credentials::run_on;
 use crate::join::{self, Given};
 use crate::message::{Reply, Request};
 use crate::parent::serve::{explain, hand_listener, one};
-use crate::parent::{Next, Spawned, inherited, limits, spawn};
+use crate::parent::{Next, Spawned, inherited, limits, rdt, spawn};
 use crate::plan::namespaces::{self, Namespaces, Source};
 use crate::plan::process::{self, Call, Keyring, ProcessPlan, inherited_listen_fds};
 use crate::plan::seccomp::Seccomp;
@@ -245,6 +245,10 @@ fn serve(spawned: &mut Spawned, desk: &Desk<'_>) -> Result<Option<OwnedFd>> {
                 hand_listener(listener, desk.seccomp, spawned.pid(), &json)?;
             }
             Request::Ready => {
+                if let Some(class) = &desk.state.rdt {
+                    // A process is born into the class of who makes it: that is ours.
+                    rdt::join(class, spawned.pid())?;
+                }
                 announce(spawned, desk.args)?;
                 spawned.reply(&Reply::Done, &[])?;
                 spawned.until_executed()?;

@@ -294,7 +294,7 @@ fn completions_and_manual_pages_come_from_the_definition() {
     let pages: BTreeSet<_> =
         fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(
-        pages.contains("tare.1") && pages.contains("tare-create.1") && pages.contains("tare-update.1"),
+        pages.contains("tare.8") && pages.contains("tare-create.8") && pages.contains("tare-update.8"),
         "{pages:?}"
     );
 }
