@@ -156,7 +156,12 @@ fn legacy_hierarchies() -> Vec<Hierarchy> {
             let name = Path::new(&path).file_name().unwrap().to_str().unwrap().to_owned();
             let options = if name == "systemd" { "name=systemd".to_owned() } else { name.clone() };
             assert_eq!(line.kind, "cgroup");
-            Hierarchy { name, options: vec![options], directory: Path::new(&path).join("not-made"), callers: path.into() }
+            Hierarchy {
+                name,
+                options: vec![options],
+                directory: Path::new(&path).join("not-made"),
+                callers: path.into(),
+            }
         })
         .collect()
 }

@@ -83,11 +83,13 @@ impl Graph {
                 if more(old.yes, new.yes) || more(old.no, new.no) {
                     return seen.after(here);
                 }
-                if here.chain_ends && here.graph_ends && (acts(old.yes), acts(old.no)) != (acts(new.yes), acts(new.no)) {
+                if here.chain_ends && here.graph_ends && (acts(old.yes), acts(old.no)) != (acts(new.yes), acts(new.no))
+                {
                     return seen.after(here);
                 }
                 for outcome in [true, false] {
-                    let (Branch::Below(old), Branch::Below(new)) = (self.leads(known, outcome), new.branch(outcome)) else {
+                    let (Branch::Below(old), Branch::Below(new)) = (self.leads(known, outcome), new.branch(outcome))
+                    else {
                         continue;
                     };
                     let below = Seen { same: true, ever_same: true, ..seen };

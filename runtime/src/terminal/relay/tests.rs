@@ -16,21 +16,20 @@ fn pty() -> (File, File) {
 }
 
 /// A shell on a pty of its own, as a container's process has it: controlling terminal, "\n" left alone.
-#[expect(clippy::zombie_processes, reason = "the relay waits for it, by its pidfd")]
 fn shell(script: &str) -> (Child, OwnedFd) {
+    on_a_pty(&["setsid", "--ctty", "sh", "-c", script])
+}
+
+#[expect(clippy::zombie_processes, reason = "the relay waits for it, by its pidfd")]
+fn on_a_pty(words: &[&str]) -> (Child, OwnedFd) {
     let (master, slave) = pty();
     let mut modes = tcgetattr(&slave).unwrap();
     modes.output_flags.remove(OutputFlags::ONLCR);
     modes.local_flags.remove(LocalFlags::ECHO);
     tcsetattr(&slave, SetArg::TCSANOW, &modes).unwrap();
     let stdio = || Stdio::from(slave.try_clone().unwrap());
-    let child = Command::new("setsid")
-        .args(["--ctty", "sh", "-c", script])
-        .stdin(stdio())
-        .stdout(stdio())
-        .stderr(stdio())
-        .spawn()
-        .unwrap();
+    let child =
+        Command::new(words[0]).args(&words[1..]).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
     let pid = child.id() as i32;
     (Child { pid, pidfd: pidfd_open(pid).unwrap() }, master.into())
 }
@@ -147,6 +146,20 @@ fn a_hung_up_pty_is_left_in_peace_until_the_process_ends() {
     let before = cpu_time();
     assert_eq!(relayed("exec </dev/null >/dev/null 2>&1; sleep 1; exit 4", &input, &writer), Exit::Code(4));
     assert!(cpu_time() - before < 0.2, "the relay was busy while there was nothing to do");
+}
+
+#[test]
+fn a_process_left_behind_with_the_pty_does_not_keep_the_relay() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let input = File::open("/dev/null").unwrap();
+    // Not the leader of a session with this terminal, whose end would hang it up.
+    let (child, master) = on_a_pty(&["sh", "-c", "sleep 1000 & echo $!; exit 2"]);
+    let signals = Signals::hold().unwrap();
+    let exit = Relay::new(child, master, &signals, input.as_fd(), [writer.as_fd(); 2]).unwrap().run().unwrap();
+    drop(writer);
+    assert_eq!(exit, Exit::Code(2));
+    let left: i32 = std::io::read_to_string(reader).unwrap().trim().parse().unwrap();
+    pidfd_send_signal(pidfd_open(left).unwrap(), libc::SIGKILL).unwrap();
 }
 
 /// Seconds of CPU time of this thread.
