@@ -320,3 +320,24 @@ fn the_namespace_s_mounts_are_in_order_and_complete() {
     assert!(!out.contains("shared:"), "nothing is a peer of the host's: {out}");
     assert!(!host.contains(rt.tag()), "nothing of the container is mounted on the host");
 }
+
+#[test]
+fn a_shared_mount_namespace_is_clean_after_the_container() {
+    let rt = Runtime::from_env();
+    let bundle = rt
+        .bundle(&["/bin/probe", "wait"])
+        .without_namespace("mount")
+        .remove("/linux/maskedPaths")
+        .remove("/linux/readonlyPaths");
+    let table = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let container = rt.run_detached(&bundle, &[]).unwrap();
+    assert!(table().contains(bundle.rootfs().to_str().unwrap()), "it is the caller's namespace");
+    container.exec(&["ls", "/proc/self/status"]).ok();
+    container.call::<&str>("delete", &["--force"], &[]).ok();
+    container.wait_exit();
+    assert!(!table().contains(bundle.rootfs().to_str().unwrap()));
+
+    let masked = rt.bundle(&["true"]).without_namespace("mount");
+    let error = rt.run(&masked).fails().error();
+    assert!(error.contains("linux.maskedPaths and linux.readonlyPaths need a mount namespace"), "{error}");
+}
