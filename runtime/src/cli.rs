@@ -117,6 +117,7 @@ pub fn globals(args: impl IntoIterator<Item = OsString>) -> Result<Asked<Line>> 
         Err(error) => return Err(sentence(&error, "tare")),
     };
     let global = Global::from_arg_matches(&matches).map_err(|error| sentence(&error, "tare"))?;
+    let global = global.or_root_of(std::env::var_os("TARE_ROOT")).map_err(Error::invalid)?;
     let Some((name, rest)) = matches.subcommand() else {
         return Ok(Asked::Text(help(&[])?));
     };

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Ok(Asked::Text(text)) => print(&text),
         Err(error) => fail(&error, 1),
         Ok(Asked::For(command)) => {
+            log::debug(format_args!("called for {command:?}"));
             let on_failure = if matches!(command, Command::Exec(_)) { EXEC_FAILED } else { 1 };
             match dispatch(&global, command) {
                 Ok(status) => ExitCode::from(status),

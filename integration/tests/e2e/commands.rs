@@ -341,7 +341,9 @@ fn the_log_is_text_or_json_in_a_file_or_on_standard_error() {
 
 #[test]
 fn debug_and_unknown_capabilities_are_logged() {
-    let rt = Runtime::from_env();
+    let rt = Runtime::from_env().global_flags(&["--debug"]);
+    let output = rt.call(&["state", "nobody"]).fails();
+    assert!(output.log.iter().any(|line| line["level"] == "debug"), "{output:?}");
     let bundle = rt.bundle(&["/bin/true"]).push("/process/capabilities/bounding", json!("CAP_TO_COME"));
     let output = rt.run(&bundle).ok();
     assert!(output.warnings().iter().any(|text| text.contains("CAP_TO_COME")), "{output:?}");

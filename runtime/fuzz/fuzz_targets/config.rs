@@ -9,7 +9,9 @@ use tare::bundle::parse_spec;
 use tare::cgroup::Layout;
 use tare::plan::cgroup::{Manager, Privilege};
 use tare::plan::process::{Call, Keyring};
-use tare::plan::{cgroup, devices, hooks, mounts, namespaces, netdev, process, rdt, seccomp, sysctl};
+use tare::plan::{Options, Plan, cgroup, devices, hooks, mounts, namespaces, netdev, process, rdt, seccomp, sysctl};
+
+const CALL: Call<'_> = Call { container: "c", keyring: Keyring::New, preserve_fds: 0, listen_fds: 0 };
 
 /// A hybrid host, so that both versions' limits are lowered.
 static LAYOUT: LazyLock<Layout> = LazyLock::new(|| {
@@ -23,13 +25,13 @@ static LAYOUT: LazyLock<Layout> = LazyLock::new(|| {
     )
 });
 
+// Each part is lowered even where another one has an error, which would end the whole plan first.
 fuzz_target!(|bytes: &[u8]| {
     let Ok(spec) = parse_spec(bytes) else { return };
     let Ok(namespaces) = namespaces::lower(&spec) else { return };
     let linux = spec.linux().as_ref();
     if let Some(given) = spec.process() {
-        let call = Call { container: "c", keyring: Keyring::New, preserve_fds: 0, listen_fds: 0 };
-        let _ = process::lower(given, linux, &call);
+        let _ = process::lower(given, linux, &CALL);
     }
     if let Ok(mounts) = mounts::lower(&spec, Path::new("/bundle"), &namespaces) {
         let _ = devices::lower(&spec, &mounts);
@@ -42,7 +44,10 @@ fuzz_target!(|bytes: &[u8]| {
     }
     for manager in [Manager::Cgroupfs, Manager::Systemd, Manager::Disabled] {
         let _ = cgroup::lower(&spec, "c", manager, &LAYOUT, Privilege::Root);
+        let options = Options { manager, privilege: Privilege::Auto, change: mounts::RootChange::Pivot, call: CALL };
+        let _ = Plan::from_spec(&spec, Path::new("/bundle"), &options, &LAYOUT);
     }
+    let _ = mounts::lower_masks(&spec, &namespaces);
     let _ = hooks::lower(&spec);
     let _ = netdev::lower(&spec, &namespaces);
     let _ = rdt::lower(&spec, "c");

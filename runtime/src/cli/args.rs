@@ -2,13 +2,14 @@
 //!
 //! runc's own names and defaults; a doc comment of a field is its line of `--help`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::values::{duration, root, signal, size, user};
+use super::values::{interval, root, signal, size, user};
 
 /// Which way the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -82,7 +83,8 @@ pub struct Global {
     /// set the log format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-    /// root directory for storage of container state (default: /run/tare, or $XDG_RUNTIME_DIR/tare when not root)
+    /// root directory for storage of container state (default: $TARE_ROOT, or /run/tare, or $XDG_RUNTIME_DIR/tare when
+    /// not root)
     #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(root))]
     root: Option<PathBuf>,
     /// accepted for runc's sake and ignored: criu is found in $PATH
@@ -119,7 +121,15 @@ impl Global {
         }
     }
 
-    /// The directory of all state: `--root`, or a user's own runtime directory, or `/run/tare`.
+    /// Takes the root from the environment where no flag gave one.
+    pub(super) fn or_root_of(mut self, environment: Option<OsString>) -> Result<Self, String> {
+        if let (None, Some(path)) = (&self.root, environment) {
+            self.root = Some(root(path.into()).map_err(|why| format!("$TARE_ROOT: {why}"))?);
+        }
+        Ok(self)
+    }
+
+    /// The directory of all state: `--root` or `$TARE_ROOT`, or a user's own runtime directory, or `/run/tare`.
     pub fn root(&self) -> PathBuf {
         if let Some(root) = &self.root {
             return root.clone();
@@ -130,7 +140,7 @@ impl Global {
         }
     }
 
-    /// Whether `--root` was given.
+    /// Whether the caller named the root.
     pub fn names_root(&self) -> bool {
         self.root.is_some()
     }
@@ -419,7 +429,7 @@ pub struct FeaturesArgs {}
 #[derive(Args, Clone, Debug)]
 pub struct EventsArgs {
     /// time between two reports
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = interval)]
     pub interval: Duration,
     /// print the statistics once and exit
     #[arg(long)]

@@ -159,6 +159,10 @@ fn a_wrong_line_is_one_sentence() {
         ),
         (&["update", "--memory", "99999999p", "a"], "tare update: --memory <BYTES>: \"99999999p\": too large"),
         (
+            &["events", "--interval", "0s", "a"],
+            "tare events: --interval <DURATION>: \"0s\": the interval must be greater than 0",
+        ),
+        (
             &["events", "--interval", "soon", "a"],
             "tare events: --interval <DURATION>: \"soon\": not a duration such as 5s, 500ms or 1m30s",
         ),
@@ -197,4 +201,15 @@ fn every_command_has_help() {
         assert!(text.contains("checkpoint") && text.contains("--root"), "{text}");
         assert!(!text.contains("completion"), "{text}");
     }
+}
+
+#[test]
+fn the_environment_may_name_the_root_and_a_flag_wins() {
+    let root = |flags: &[&str], environment: &str| {
+        let global = good(&[flags, &["list"]].concat()).0;
+        global.or_root_of(Some(environment.into())).map(|global| global.root())
+    };
+    assert_eq!(root(&[], "/e"), Ok("/e".into()));
+    assert_eq!(root(&["--root", "/f"], "/e"), Ok("/f".into()));
+    assert_eq!(root(&[], "/"), Err("$TARE_ROOT: the root directory must not be /".to_owned()));
 }

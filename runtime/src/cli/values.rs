@@ -86,8 +86,16 @@ pub(super) fn size(text: &str) -> Result<i64, String> {
     if bytes >= i64::MAX as f64 { Err("too large".to_owned()) } else { Ok(bytes as i64) }
 }
 
+/// The time between two reports: without one they would never end.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("the interval must be greater than 0".to_owned()),
+        interval => Ok(interval),
+    }
+}
+
 /// A duration as Go writes it: `5s`, `1m30s`, `500ms`, `1.5h`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "not a duration such as 5s, 500ms or 1m30s".to_owned();
     if text == "0" {
         return Ok(Duration::ZERO);
