@@ -24,6 +24,8 @@ use crate::sys::signals::unblock_in;
 
 /// How much of a hook's output is kept for the message of its failure.
 const TAIL: usize = 1024;
+/// What a pipe holds (pipe(7)).
+const PIPE: usize = 64 * 1024;
 
 /// Runs the hooks of a stage in their order, in `cwd`; `state` is the container's state as JSON. The first that fails
 /// ends it.
@@ -154,19 +156,17 @@ fn feed(input: &mut Option<OwnedFd>, rest: &mut &[u8]) {
     }
 }
 
-/// Reads what is there, keeps the end of it, and closes the pipe at its end.
+/// Reads what is there, keeps the end of it, and closes the pipe at its end. It reads no more at once than a pipe holds: a
+/// hook that writes without end must not keep its timeout from being seen.
 fn drain(output: &mut Option<OwnedFd>, words: &mut VecDeque<u8>) {
     let mut buffer = [0; TAIL];
-    while let Some(pipe) = output {
+    for _ in 0..PIPE / TAIL {
+        let Some(pipe) = output else { return };
         match nix::unistd::read(&*pipe, &mut buffer) {
             Ok(0) => *output = None,
             Ok(length) => {
                 words.extend(&buffer[..length]);
                 words.drain(..words.len().saturating_sub(TAIL));
-                // A hook that writes without end must not keep this from seeing its timeout.
-                if length < buffer.len() {
-                    return;
-                }
             }
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => return,
