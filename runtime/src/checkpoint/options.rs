@@ -1,7 +1,7 @@
 //! What a checkpoint and a restore ask of criu alike, and how its failures are told.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, canonicalize};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -62,9 +62,11 @@ impl Directories {
     }
 
     /// Opens them below `root`. A directory belongs to the mount namespace of the path it was opened by, and criu, which
-    /// makes mounts in them, can only do so if that is its own.
+    /// makes mounts in them, can only do so if that is its own. An absolute link on the way (containerd's work directory is
+    /// one) would lead back to ours, so links are resolved before.
     pub fn open(&self, root: &Path) -> Result<Opened> {
-        let open = |path: &Path| open(&below(root, path)).on("open", path.display());
+        let open =
+            |path: &Path| canonicalize(path).and_then(|path| open(&below(root, &path))).on("open", path.display());
         Ok(Opened { images: open(&self.images)?, work: open(&self.work)? })
     }
 
