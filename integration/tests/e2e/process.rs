@@ -597,3 +597,31 @@ fn a_limit_above_what_the_runtime_may_set_is_told() {
         "{output:?}"
     );
 }
+
+#[test]
+fn every_field_reaches_a_process_in_a_user_namespace() {
+    let rt = Runtime::from_env();
+    let container = rt.run_detached(&rt.bundle(&["/bin/probe", "wait"]).with_user_namespace(), &[]).unwrap();
+    container.wait_stdout(|text| text.contains("ready"));
+    for (what, changes, expected) in fields() {
+        let bundle = with(rt.bundle(&["/bin/probe"]).with_user_namespace(), &changes);
+        check(what, &rt.run(&bundle).ok().json(), &expected);
+        let file = rt.fresh_path("process.json");
+        fs::write(&file, bundle.config["process"].to_string()).unwrap();
+        check(what, &container.exec_with(&["--process", file.to_str().unwrap()], &[]).ok().json(), &expected);
+    }
+    for (user, sentence) in [
+        (json!({"uid": 70_000, "gid": 0}), "become user 70000: the id is not mapped in the container's user namespace"),
+        (
+            json!({"uid": 0, "gid": 70_000}),
+            "become group 70000: the id is not mapped in the container's user namespace",
+        ),
+        (
+            json!({"uid": 0, "gid": 0, "additionalGids": [70_000]}),
+            "set the supplementary groups [70000]: the id is not mapped in the container's user namespace",
+        ),
+    ] {
+        let output = rt.run(&rt.bundle(&["/bin/true"]).with_user_namespace().set("/process/user", user)).fails();
+        assert!(output.error().contains(sentence), "{output:?}");
+    }
+}

@@ -358,3 +358,23 @@ fn what_is_left_to_the_foreground_is_reaped() {
     // Init itself is the only child.
     assert_eq!(rt.run(&bundle).ok().stdout.trim(), "1");
 }
+
+#[test]
+fn a_terminal_in_a_user_namespace_is_the_user_s() {
+    let rt = Runtime::from_env();
+    let console = Console::listen(&rt);
+    let bundle = with_terminal(&rt, "[ -O $(tty) ] && tty; echo console >/dev/console; sleep 1000")
+        .with_user_namespace()
+        .set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let container = rt.create(&bundle, &["--console-socket", console.path().to_str().unwrap()]).unwrap();
+    let (master, _) = console.accept();
+    container.start().ok();
+    let text = Console::read_until(&master, |text| text.contains("console\n"));
+    assert_eq!(text, "/dev/pts/0\nconsole\n");
+    let mut desk = Desk::new(30, 90);
+    let running = desk.start(&rt, &["exec", "--tty", container.id(), "/bin/sh", "-c", "[ -O $(tty) ] && tty; exit 4"]);
+    desk.until("/dev/pts/1\r\n");
+    assert_eq!(running.wait().code(), 4);
+    container.kill("KILL").ok();
+    container.wait_exit();
+}
