@@ -4,10 +4,10 @@ use seccompiler::sock_filter;
 
 /// What a filter judges: struct seccomp_data of linux/seccomp.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
-    pub number: u32,
-    pub audit: u32,
-    pub args: [u64; 6],
+pub(crate) struct Call {
+    pub(crate) number: u32,
+    pub(crate) audit: u32,
+    pub(crate) args: [u64; 6],
 }
 
 impl Call {
@@ -23,7 +23,7 @@ impl Call {
 }
 
 /// What the program returns for `call`, and after how many instructions. A jump out of the program panics.
-pub fn run(program: &[sock_filter], call: &Call) -> (u32, usize) {
+pub(crate) fn run(program: &[sock_filter], call: &Call) -> (u32, usize) {
     let mut accumulator = 0;
     let mut at = 0;
     for steps in 1.. {

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder};
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompArg, LinuxSeccompArgBuilder};
 use serde_json::{Value, json};
 
 use crate::bpf::Call;
 use crate::libseccomp::{ARCHS, Library};
 
 /// A generator of numbers (splitmix64).
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,18 +20,18 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
 
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }
 }
 
 /// Whether the rules of one call may have different actions.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Actions {
+pub(crate) enum Actions {
     OnePerCall,
     Mixed,
 }
@@ -83,7 +83,7 @@ fn action(random: &mut Random) -> Value {
     }
 }
 
-pub fn profile(random: &mut Random, actions: Actions) -> LinuxSeccomp {
+pub(crate) fn profile(random: &mut Random, actions: Actions) -> LinuxSeccomp {
     let mut fixed: BTreeMap<&str, Value> = BTreeMap::new();
     let mut calls = Vec::new();
     let pool = 1 + random.below(NAMES.len());
@@ -126,7 +126,7 @@ pub fn profile(random: &mut Random, actions: Actions) -> LinuxSeccomp {
 
 /// The calls that a profile could tell apart: each number it names and those beside it, on every architecture, with
 /// arguments at and around each value it compares; and the limits of the number space.
-pub fn calls(random: &mut Random, library: &mut Library, profile: &LinuxSeccomp, many: usize) -> Vec<Call> {
+pub(crate) fn calls(random: &mut Random, library: &mut Library, profile: &LinuxSeccomp, many: usize) -> Vec<Call> {
     let mut interesting: BTreeMap<(u32, u32), Vec<LinuxSeccompArg>> = BTreeMap::new();
     let mut audits: Vec<u32> = ARCHS.iter().map(|(_, audit)| *audit).collect();
     audits.extend([0, 0x8000_0016, 0xffff_ffff]);
@@ -195,7 +195,7 @@ pub fn calls(random: &mut Random, library: &mut Library, profile: &LinuxSeccomp,
     calls
 }
 
-/// The direct number on x86 of calls that libseccomp names by their selector.
+/// The direct number on x86 of some calls that libseccomp names by their selector.
 fn direct(name: &str) -> Option<i32> {
     Some(match name {
         "socket" => 359,
@@ -204,9 +204,4 @@ fn direct(name: &str) -> Option<i32> {
         "shmctl" => 396,
         _ => return None,
     })
-}
-
-/// Whether a profile of random rules can be given at all: runc refuses NOTIFY as a default, say.
-pub fn kills(action: LinuxSeccompAction) -> bool {
-    matches!(action, LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread)
 }
