@@ -15,8 +15,8 @@ impl Call {
         match offset {
             0 => self.number,
             4 => self.audit,
-            16..64 if offset % 8 == 0 => self.args[(offset as usize - 16) / 8] as u32,
-            16..64 if offset % 8 == 4 => (self.args[(offset as usize - 20) / 8] >> 32) as u32,
+            16..64 if offset.is_multiple_of(8) => self.args[(offset as usize - 16) / 8] as u32,
+            20..64 if offset % 8 == 4 => (self.args[(offset as usize - 20) / 8] >> 32) as u32,
             _ => panic!("a load from {offset}"),
         }
     }
