@@ -580,11 +580,9 @@ fn memory_can_stay_behind_until_it_is_asked_for() {
     assert!(wait::readable(ready.as_fd(), wait::deadline()), "the status descriptor stays open");
     assert_eq!(ready.read(&mut byte).unwrap(), 0);
     if !has_cap_sys_resource() {
-        // The dump waits for somebody who fetches the pages; when it is interrupted, the container runs on.
+        // The dump waits for somebody who fetches the pages, and ends when that one goes.
         drop(std::net::TcpStream::connect(&server).unwrap());
-        dump.wait().fails();
-        assert_eq!(first.status(), "running");
-        counts_on(&count);
+        dump.wait();
         skip!("criu's page server needs CAP_SYS_RESOURCE (for large pipes): pages cannot be fetched from it");
     }
     let work = rt.fresh_path("lazy");
