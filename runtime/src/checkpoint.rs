@@ -122,11 +122,13 @@ fn describe(options: &mut Options, dir: &ContainerDir, state: &State, init: Init
     let namespaces = namespaces::lower(&spec)?;
     let mounts = mounts::lower(&spec, &state.bundle, &namespaces)?;
     external::refuse_idmapped(&mounts)?;
-    let places = CgroupPlaces::of(&Layout::detect()?, &state.cgroup, &namespaces);
+    let layout = Layout::detect()?;
+    let places = CgroupPlaces::of(&layout, &state.cgroup, &namespaces);
     let view = external::View::of_process(init.pid)?;
     options.pid = Some(init.pid);
     options.root = Some(options::text(&state.rootfs)?);
     options.freeze_cgroup = Cgroup::open(&state.cgroup)?.directory("freezer").map(options::text).transpose()?;
+    options.cgroup_dump_controller = external::own_hierarchies(&layout, &state.cgroup);
     options.external = external::joined_namespaces(&namespaces, init.pid)?;
     let masks = mounts::lower_masks(&spec, &namespaces)?;
     let devices = devices::lower(&spec, &mounts)?;

@@ -20,7 +20,7 @@ mod root;
 mod time;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::unistd::write;
@@ -30,9 +30,9 @@ use crate::cgroup::{Cgroup, Layout};
 use crate::checkpoint::descriptors;
 use crate::checkpoint::external::{self, CgroupPlaces, Namespaced, View};
 use crate::checkpoint::options::{self, Directories, below, text};
-use crate::cli::{Global, RestoreArgs};
+use crate::cli::{Global, ManageCgroups, RestoreArgs};
 use crate::create::{self, Begin};
-use crate::criu::rpc::{CgroupRoot, Features, Options, Request, RequestType};
+use crate::criu::rpc::{CgroupMode, CgroupRoot, Features, Options, Request, RequestType};
 use crate::criu::{Conversation, Notification, Stdio};
 use crate::error::{Context, Error, Kind, Result};
 use crate::parent::rdt;
@@ -127,6 +127,9 @@ impl Half {
         let mut criu =
             Conversation::open(Stdio::Inherited, &passed, libc::CLONE_NEWNS, || root::prepare(&self.plan, &place))?;
         options::require(&mut criu, Features { lazy_pages: Some(args.criu.lazy_pages), ..Features::default() })?;
+        if args.criu.manage_cgroups_mode == Some(ManageCgroups::Strict) {
+            self.refuse_existing_cgroups()?;
+        }
         self.enter_cgroups(dir, criu.pid())?;
         // Everything that criu is to reach by a path or a directory is named as it sees it: in its own mount namespace.
         let its_root = PathBuf::from(format!("/proc/{}/root", criu.pid()));
@@ -144,6 +147,18 @@ impl Half {
         directories.outcome(response)?;
         criu.close()?;
         root::remove_place(&place)
+    }
+
+    /// criu itself would refuse the ones that are made here for it.
+    fn refuse_existing_cgroups(&self) -> Result<()> {
+        let is_there = |path: &&Path| std::fs::symlink_metadata(path).is_ok();
+        match self.state.cgroup.directories().iter().map(|directory| directory.path.as_path()).find(is_there) {
+            None => Ok(()),
+            Some(path) => Err(Error::new(
+                Kind::Exists,
+                format!("the cgroup {} exists already: --manage-cgroups-mode strict refuses that", path.display()),
+            )),
+        }
     }
 
     /// criu starts in the container's cgroups, and so does all that it makes.
@@ -168,6 +183,10 @@ impl Half {
         options.lsm_mount_context = args.lsm_mount_context.clone();
         options.inherit_fd = namespaces.inherited;
         options.join_ns = namespaces.joined;
+        if args.criu.manage_cgroups_mode == Some(ManageCgroups::Strict) {
+            // What strict demands has been checked; what is left of it is to write all properties into new cgroups.
+            options.manage_cgroups_mode = Some(CgroupMode::Full as i32);
+        }
         let places = CgroupPlaces::of(&self.layout, &self.state.cgroup, &self.plan.namespaces);
         options.ext_mnt = external::to_restore(view, &self.plan.mounts, &places, &self.plan.devices.nodes)?;
         Ok(())

@@ -674,6 +674,27 @@ fn each_way_to_treat_cgroups_keeps_the_limits() {
 }
 
 #[test]
+fn strict_refuses_cgroups_that_exist() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let (count, bundle) = counting(&rt);
+    let first = run(&rt, &bundle);
+    counts_on(&count);
+    let parent = first.cgroup("pids");
+    let taken = parent.with_file_name(format!("{}taken", rt.tag()));
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &[]).ok();
+    first.wait_exit();
+    fs::create_dir(&taken).unwrap();
+    let bundle = bundle.set("/linux/cgroupsPath", json!(format!("/{}taken", rt.tag())));
+    let error = restore(&rt, &bundle, &image, &["--manage-cgroups-mode", "strict"]).unwrap_err().fails().error();
+    assert!(error.contains("taken exists already"), "{error}");
+    fs::remove_dir(&taken).unwrap();
+    let _second = restore(&rt, &bundle, &image, &["--manage-cgroups-mode", "strict"]).unwrap();
+    counts_on(&count);
+}
+
+#[test]
 fn a_restored_network_namespace_is_there_for_the_hooks_to_fill() {
     need_criu!();
     let rt = Runtime::from_env();

@@ -83,6 +83,17 @@ impl CgroupPlaces {
     }
 }
 
+/// The hierarchies to save, by their controllers as the kernel lists them; none named is all.
+///
+/// On a hybrid host the unified hierarchy is not the container's: what criu would save of it, and write again at a restore,
+/// are the settings of the host's own cgroup.
+pub fn own_hierarchies(layout: &Layout, cgroup: &SavedCgroup) -> Vec<String> {
+    if layout.version() != Version::V1 || layout.v2.is_none() {
+        return Vec::new();
+    }
+    cgroup.directories().iter().map(|directory| directory.controllers.join(",")).collect()
+}
+
 /// Everything bound from the host: destination and source.
 fn bound(mounts: &[Mount], cgroups: &CgroupPlaces) -> Vec<(PathBuf, PathBuf)> {
     let mut all = Vec::new();

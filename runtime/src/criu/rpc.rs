@@ -137,6 +137,8 @@ pub struct Options {
     pub empty_ns: Option<u32>,
     #[prost(message, repeated, tag = "39")]
     pub join_ns: Vec<JoinNamespace>,
+    #[prost(string, repeated, tag = "43")]
+    pub cgroup_dump_controller: Vec<String>,
     #[prost(string, optional, tag = "44")]
     pub freeze_cgroup: Option<String>,
     #[prost(bool, optional, tag = "46")]
