@@ -26,7 +26,7 @@ use nix::libc;
 use nix::unistd::write;
 
 use crate::bundle::Bundle;
-use crate::cgroup::{Cgroup, Layout};
+use crate::cgroup::{Cgroup, Layout, SavedCgroup};
 use crate::checkpoint::descriptors;
 use crate::checkpoint::external::{self, CgroupPlaces, Namespaced, View};
 use crate::checkpoint::options::{self, Directories, below, text};
@@ -77,6 +77,9 @@ fn restore(global: &Global, args: &RestoreArgs) -> Result<Restored> {
     let plan = Plan::from_spec(bundle.spec(), bundle.path(), &create::options(global, call), &layout)?;
     create::check_console(&plan, call, if args.run.detach { Begin::Detached } else { Begin::Foreground })?;
     external::refuse_idmapped(&plan.mounts)?;
+    if args.criu.manage_cgroups_mode == Some(ManageCgroups::Strict) {
+        refuse_existing(&SavedCgroup::planned(&plan.cgroup))?;
+    }
     let directories = Directories::find(&args.criu)?;
     let dir = ContainerDir::create(&create::absolute(&global.root())?, &call.id)?;
     let mut half = Half {
@@ -95,6 +98,18 @@ fn restore(global: &Global, args: &RestoreArgs) -> Result<Restored> {
             half.undo(dir);
             Err(error)
         }
+    }
+}
+
+/// What `strict` demands; criu itself would refuse the cgroups that are made here for it.
+fn refuse_existing(cgroup: &SavedCgroup) -> Result<()> {
+    let is_there = |path: &&Path| std::fs::symlink_metadata(path).is_ok();
+    match cgroup.directories().iter().map(|directory| directory.path.as_path()).find(is_there) {
+        None => Ok(()),
+        Some(path) => Err(Error::new(
+            Kind::Exists,
+            format!("the cgroup {} exists already: --manage-cgroups-mode strict refuses that", path.display()),
+        )),
     }
 }
 
@@ -127,9 +142,6 @@ impl Half {
         let mut criu =
             Conversation::open(Stdio::Inherited, &passed, libc::CLONE_NEWNS, || root::prepare(&self.plan, &place))?;
         options::require(&mut criu, Features { lazy_pages: Some(args.criu.lazy_pages), ..Features::default() })?;
-        if args.criu.manage_cgroups_mode == Some(ManageCgroups::Strict) {
-            self.refuse_existing_cgroups()?;
-        }
         self.enter_cgroups(dir, criu.pid())?;
         // Everything that criu is to reach by a path or a directory is named as it sees it: in its own mount namespace.
         let its_root = PathBuf::from(format!("/proc/{}/root", criu.pid()));
@@ -147,18 +159,6 @@ impl Half {
         directories.outcome(response)?;
         criu.close()?;
         root::remove_place(&place)
-    }
-
-    /// criu itself would refuse the ones that are made here for it.
-    fn refuse_existing_cgroups(&self) -> Result<()> {
-        let is_there = |path: &&Path| std::fs::symlink_metadata(path).is_ok();
-        match self.state.cgroup.directories().iter().map(|directory| directory.path.as_path()).find(is_there) {
-            None => Ok(()),
-            Some(path) => Err(Error::new(
-                Kind::Exists,
-                format!("the cgroup {} exists already: --manage-cgroups-mode strict refuses that", path.display()),
-            )),
-        }
     }
 
     /// criu starts in the container's cgroups, and so does all that it makes.

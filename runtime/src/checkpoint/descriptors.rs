@@ -65,8 +65,12 @@ fn is_inside(pipe: &str, all: &[i32]) -> bool {
 /// Which of our standard descriptors stand for pipes of the image.
 pub fn inherited(images: &Path) -> Result<Vec<InheritFd>> {
     let path = images.join(NAME);
-    let list: Vec<String> = serde_json::from_slice(&read_limited(&path)?)
-        .map_err(|error| Error::caused(Kind::Invalid, format!("read {}", path.display()), error))?;
+    pipes(&read_limited(&path)?).map_err(|error| error.within(path.display()))
+}
+
+fn pipes(list: &[u8]) -> Result<Vec<InheritFd>> {
+    let list: Vec<String> = serde_json::from_slice(list)
+        .map_err(|error| Error::caused(Kind::Invalid, "not a list of descriptors", error))?;
     let pipes = list.into_iter().take(3).enumerate().filter(|(_, name)| name.starts_with(PIPE));
     Ok(pipes.map(|(number, key)| InheritFd { key, fd: number as i32 }).collect())
 }
@@ -78,14 +82,11 @@ mod tests {
 
     #[test]
     fn only_pipes_are_inherited_by_their_number() {
-        let dir = std::env::temp_dir().join(format!("tare-descriptors-{}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
-        fs::write(dir.join(NAME), r#"["/dev/null","pipe:[7]","inside","pipe:[8]"]"#).unwrap();
-        assert_eq!(inherited(&dir).unwrap(), [InheritFd { key: "pipe:[7]".into(), fd: 1 }]);
-        fs::write(dir.join(NAME), "{").unwrap();
-        assert_eq!(inherited(&dir).unwrap_err().kind(), Kind::Invalid);
-        fs::remove_dir_all(&dir).unwrap();
-        assert!(inherited(&dir).is_err());
+        let found = pipes(br#"["/dev/null","pipe:[7]","inside","pipe:[8]"]"#).unwrap();
+        assert_eq!(found, [InheritFd { key: "pipe:[7]".into(), fd: 1 }]);
+        for wrong in ["", "{", "{}", "[1]"] {
+            assert_eq!(pipes(wrong.as_bytes()).unwrap_err().kind(), Kind::Invalid, "{wrong}");
+        }
     }
 
     #[test]

@@ -139,7 +139,7 @@ pub fn to_dump(
     for path in &masks.masked {
         // A directory is covered by a tmpfs, which criu saves; what is not there is not covered.
         let is_file = locate(&view.root, path, Link::Follow)
-            .and_then(|found| nix::sys::stat::fstat(found))
+            .and_then(nix::sys::stat::fstat)
             .is_ok_and(|found| found.st_mode & nix::libc::S_IFMT != nix::libc::S_IFDIR);
         if is_file {
             all.push(ExternalMount { key: text(&view.place(path))?, val: NULL.to_owned() });
