@@ -17,8 +17,7 @@ use nix::unistd::symlinkat;
 
 use crate::error::{Error, Kind, Result};
 use crate::init::attributes::Changes;
-use crate::init::mounts::{describe, failed, failed_call};
-use crate::init::path::{Object, locate_or_make};
+use crate::init::mounts::{describe, failed, failed_call, place};
 use crate::init::rootfs::Root;
 use crate::init::{filesystem, mask};
 use crate::parent::mount_source::open_cgroup;
@@ -34,8 +33,7 @@ pub fn attributes(mount: &Mount) -> Attributes {
 /// Mounts the view. `trees` are the directories of its hierarchies as the parent opened them, in their order; none where it
 /// could not, or need not.
 pub(super) fn mount(root: &Root, mount: &Mount, view: &CgroupView, trees: Vec<OwnedFd>) -> Result<()> {
-    let target = locate_or_make(root, &mount.destination, mount.destination_link, Object::Directory)
-        .map_err(failed_call(mount))?;
+    let target = place(root, mount)?;
     match view.version {
         Version::Unified => unified(root, mount, view, trees, &target),
         Version::Legacy => legacy(root, mount, view, trees, &target),

@@ -201,6 +201,20 @@ const COVERABLE: [&str; 10] = [
     "/proc/uptime",
 ];
 
+fn is_inside_proc(mount: &Mount) -> bool {
+    mount.destination.starts_with("/proc") && mount.destination != Path::new("/proc")
+}
+
+/// The directory for a mount that is neither procfs nor inside it.
+pub(super) fn place(root: &Root, mount: &Mount) -> Result<OwnedFd> {
+    let target = target(root, mount, || Ok(Object::Directory))?;
+    if mount.destination == Path::new("/proc") {
+        return Err(failed(mount, Kind::Invalid, "only a procfs may be mounted on /proc"));
+    }
+    guard_procfs(mount, &target, None)?;
+    Ok(target)
+}
+
 /// Refuses a mount that would put something else in the place of procfs, whatever path leads there (CVE-2019-16884).
 fn guard_procfs(mount: &Mount, target: &OwnedFd, source: Option<&OwnedFd>) -> Result<()> {
     let destination = mount.destination.as_path();
@@ -214,7 +228,7 @@ fn guard_procfs(mount: &Mount, target: &OwnedFd, source: Option<&OwnedFd>) -> Re
             _ => Ok(()),
         };
     }
-    let below = destination.starts_with("/proc") || is_procfs(target)?;
+    let below = is_inside_proc(mount) || is_procfs(target)?;
     if below && !COVERABLE.iter().any(|allowed| destination == Path::new(allowed)) {
         return Err(failed(mount, Kind::Invalid, "the destination is inside procfs, where it could hide what is real"));
     }
@@ -224,7 +238,8 @@ fn guard_procfs(mount: &Mount, target: &OwnedFd, source: Option<&OwnedFd>) -> Re
 fn new_filesystem(root: &mut Root, mount: &Mount, new: &Filesystem, sysfs: &mut Option<OwnedFd>) -> Result<()> {
     let target = target(root, mount, || Ok(Object::Directory))?;
     match &*new.kind {
-        kind if *kind == *c"proc" => {}
+        // Beside another procfs it hides nothing, wherever that is; inside it, it would.
+        kind if *kind == *c"proc" && !is_inside_proc(mount) => {}
         kind if mount.destination == Path::new("/proc") => {
             let cause = format!("only a procfs may be mounted on /proc, not {}", kind.to_string_lossy());
             return Err(failed(mount, Kind::Invalid, &cause));

@@ -40,6 +40,9 @@ fn cve_2019_16884() {
         (vec![proc_mount(), bind(world.host("fake"), "/by-link/sys", &[])], "the destination is inside procfs"),
         (vec![proc_mount(), bind(world.host("one"), "/by-file", &[])], "the destination is inside procfs"),
         (vec![json!({"destination": "/proc/sys", "type": "tmpfs"})], "the destination is inside procfs"),
+        (vec![proc_mount(), json!({"destination": "/proc/sys", "type": "proc"})], "the destination is inside procfs"),
+        (vec![proc_mount(), json!({"destination": "/by-link", "type": "cgroup"})], "the destination is inside procfs"),
+        (vec![json!({"destination": "/proc", "type": "cgroup"})], "only a procfs may be mounted on /proc"),
         (vec![proc_mount(), json!({"destination": "/by-link", "type": "tmpfs"})], "the destination is inside procfs"),
     ];
     for (mounts, sentence) in refused {
