@@ -234,7 +234,7 @@ fn serve(spawned: &mut Spawned, desk: &Desk<'_>) -> Result<Option<OwnedFd>> {
                     Some(socket) => terminal::send_master(socket, &master)?,
                     None => {
                         // Before the program can look at it.
-                        terminal::fit(&master);
+                        terminal::adopt(&master)?;
                         console = Some(master);
                     }
                 }

@@ -6,5 +6,5 @@ mod raw;
 mod relay;
 mod socket;
 
-pub use self::relay::{fit, relay};
+pub use self::relay::{adopt, relay};
 pub use self::socket::{connect_console, send_master, send_pidfd};

@@ -10,7 +10,6 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nix::sys::statfs::{FsType, fstatfs};
-use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -46,10 +45,6 @@ pub fn open_in_running(terminal: Terminal) -> Result<(Console, OwnedFd)> {
     if !(PTY_MAJOR..PTY_MAJOR + 8).contains(&major(device)) {
         return Err(Error::new(Kind::System, "the multiplexer of /dev/pts gave something that is not a pty"));
     }
-    let mut modes = tcgetattr(&peer).on("read the modes of", "the container's pty")?;
-    // A program's output reaches the caller byte for byte: "\n" does not become "\r\n".
-    modes.output_flags.remove(OutputFlags::ONLCR);
-    tcsetattr(&peer, SetArg::TCSANOW, &modes).on("set the modes of", "the container's pty")?;
     if let Some(size) = terminal.size {
         set_size(&master, size.rows, size.columns).on("set the size of", "the container's pty")?;
     }

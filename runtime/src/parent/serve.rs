@@ -84,7 +84,7 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Serv
                     Some(socket) => terminal::send_master(socket, &master)?,
                     None => {
                         // Before the program can look at it.
-                        terminal::fit(&master);
+                        terminal::adopt(&master)?;
                         served.console = Some(master);
                     }
                 }

@@ -19,7 +19,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::sys::termios::{LocalFlags, SpecialCharacterIndices, tcgetattr};
+use nix::sys::termios::{LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{read, write};
 
@@ -44,11 +44,17 @@ pub fn relay(child: Child, console: Option<OwnedFd>, signals: &Signals) -> Resul
     .map(Exit::status)
 }
 
-/// Gives a new terminal the size of the caller's, if the caller is at one.
-pub fn fit(master: &OwnedFd) {
+/// Makes a new pty fit to be relayed, before a program runs on it. A pty that goes to a console socket is left as the kernel
+/// makes it: its modes are the receiver's business.
+pub fn adopt(master: &OwnedFd) -> Result<()> {
+    let mut modes = tcgetattr(master).on("read the modes of", "the container's pty")?;
+    // A program's output reaches the caller byte for byte: where "\n" must become "\r\n", the caller's terminal does that.
+    modes.output_flags.remove(OutputFlags::ONLCR);
+    tcsetattr(master, SetArg::TCSANOW, &modes).on("set the modes of", "the container's pty")?;
     if let Some(screen) = screen([0, 1, 2].map(fds::standard)) {
         copy_size(screen, master);
     }
+    Ok(())
 }
 
 /// The first of the caller's descriptors that is a terminal.

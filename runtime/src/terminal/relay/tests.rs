@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use nix::pty::{OpenptyResult, openpty};
-use nix::sys::termios::{OutputFlags, SetArg, tcsetattr};
 
 use super::*;
 use crate::sys::process::pidfd_open;
@@ -15,7 +14,7 @@ fn pty() -> (File, File) {
     (master.into(), slave.into())
 }
 
-/// A shell on a pty of its own, as a container's process has it: controlling terminal, "\n" left alone.
+/// A shell on a pty of its own, as a container's process has it: its controlling terminal.
 fn shell(script: &str) -> (Child, OwnedFd) {
     on_a_pty(&["setsid", "--ctty", "sh", "-c", script])
 }
@@ -24,14 +23,15 @@ fn shell(script: &str) -> (Child, OwnedFd) {
 fn on_a_pty(words: &[&str]) -> (Child, OwnedFd) {
     let (master, slave) = pty();
     let mut modes = tcgetattr(&slave).unwrap();
-    modes.output_flags.remove(OutputFlags::ONLCR);
     modes.local_flags.remove(LocalFlags::ECHO);
     tcsetattr(&slave, SetArg::TCSANOW, &modes).unwrap();
     let stdio = || Stdio::from(slave.try_clone().unwrap());
     let child =
         Command::new(words[0]).args(&words[1..]).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
     let pid = child.id() as i32;
-    (Child { pid, pidfd: pidfd_open(pid).unwrap() }, master.into())
+    let master = master.into();
+    adopt(&master).unwrap();
+    (Child { pid, pidfd: pidfd_open(pid).unwrap() }, master)
 }
 
 /// Relays `script` between `input` and `output` to its end.
