@@ -673,6 +673,203 @@ fn each_way_to_treat_cgroups_keeps_the_limits() {
     }
 }
 
+/// A container in namespaces that are not the usual ones is saved and restored, and a process executed in it sees the same.
+fn goes_on_in(rt: &Runtime, bundle: Bundle, count: &Path, what: &str) {
+    let mut container = run(rt, &bundle);
+    for _ in 0..2 {
+        counts_on(count);
+        let image = rt.fresh_path("image");
+        let saved = checkpoint(&container, &image, &[]);
+        assert!(saved.status.success(), "{what}: {saved:?}");
+        container.wait_exit();
+        container = restore(rt, &bundle, &image, &[]).unwrap_or_else(|output| panic!("{what}: {output:?}"));
+    }
+    counts_on(count);
+    for kind in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
+        let seen = container.exec(&["readlink", &format!("/proc/self/ns/{kind}")]).ok().stdout;
+        let init = fs::read_link(format!("/proc/{}/ns/{kind}", container.pid())).unwrap();
+        assert_eq!(seen.trim(), text(&init), "{what}");
+    }
+    container.kill("KILL").ok();
+    container.wait_exit();
+    container.delete().ok();
+}
+
+#[test]
+fn every_sort_of_namespace_is_found_again() {
+    need_criu!();
+    let cases: [(&str, fn(Bundle) -> Bundle); 4] = [
+        ("as usual", |bundle| bundle),
+        ("a cgroup namespace", |bundle| bundle.push("/linux/namespaces", json!({"type": "cgroup"}))),
+        ("the host's uts, ipc and network", |bundle| {
+            ["uts", "ipc", "network"]
+                .iter()
+                .fold(bundle.remove("/hostname"), |bundle, kind| bundle.without_namespace(kind))
+        }),
+        ("the host's pids", |bundle| bundle.without_namespace("pid")),
+    ];
+    for (what, change) in cases {
+        let rt = Runtime::from_env();
+        let (count, bundle) = counting(&rt);
+        goes_on_in(&rt, change(bundle), &count, what);
+    }
+}
+
+#[test]
+fn a_user_namespace_is_found_again() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let (count, bundle) = counting(&rt);
+    std::os::unix::fs::chown(count.parent().unwrap(), Some(100_000), Some(100_000)).unwrap();
+    goes_on_in(&rt, bundle.with_user_namespace(), &count, "a user namespace");
+}
+
+#[test]
+fn joined_namespaces_are_joined_again() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    // The pause container of a pod.
+    let pod = rt.run_detached(&rt.bundle(&["/bin/probe", "wait"]), &[]).unwrap();
+    let (count, bundle) = counting(&rt);
+    let join = |bundle: Bundle, kind: &str, file: &str| {
+        let path = format!("/proc/{}/ns/{file}", pod.pid());
+        bundle.without_namespace(kind).push("/linux/namespaces", json!({"type": kind, "path": path}))
+    };
+    let bundle = join(join(bundle.remove("/hostname"), "network", "net"), "ipc", "ipc");
+    let bundle = join(bundle, "uts", "uts");
+    let first = run(&rt, &bundle);
+    counts_on(&count);
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &[]).ok();
+    first.wait_exit();
+    let second = restore(&rt, &bundle, &image, &[]).unwrap();
+    counts_on(&count);
+    for file in ["net", "ipc", "uts"] {
+        let of = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/{file}")).unwrap();
+        assert_eq!(of(second.pid()), of(pod.pid()));
+    }
+}
+
+#[test]
+fn images_are_exchanged_with_runc() {
+    need_criu!();
+    let Some(runc) = ["/usr/sbin/runc", "/usr/bin/runc"].iter().map(Path::new).find(|path| path.is_file()) else {
+        skip!("there is no runc");
+    };
+    for (saves, restores) in [(None, Some(runc)), (Some(runc), None)] {
+        let open = |binary: Option<&Path>| binary.map_or_else(Runtime::from_env, Runtime::of_binary);
+        let (one, other) = (open(saves), open(restores));
+        let (count, bundle) = counting(&one);
+        let first = run(&one, &bundle);
+        counts_on(&count);
+        let image = one.fresh_path("image");
+        checkpoint(&first, &image, &[]).ok();
+        first.wait_exit();
+        let _second = restore(&other, &bundle, &image, &[]).unwrap();
+        counts_on(&count);
+    }
+}
+
+#[test]
+fn a_seccomp_filter_stays() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let (count, bundle) = counting(&rt);
+    let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95});
+    let bundle = bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}));
+    let first = run(&rt, &bundle);
+    counts_on(&count);
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &[]).ok();
+    first.wait_exit();
+    let second = restore(&rt, &bundle, &image, &[]).unwrap();
+    counts_on(&count);
+    let status = fs::read_to_string(format!("/proc/{}/status", second.pid())).unwrap();
+    assert!(status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"), "{status}");
+    let refused = second.exec(&["mkdir", "/dev/shm/x"]).fails();
+    assert!(refused.stderr.contains("not supported"), "{refused:?}");
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_undoes_a_restore() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let (count, bundle) = counting(&rt);
+    let first = run(&rt, &bundle);
+    counts_on(&count);
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &[]).ok();
+    first.wait_exit();
+    let before = Leaks::snapshot(&rt);
+    let pid_file = rt.work().join("missing/pid");
+    let id = rt.fresh_id();
+    let args = [
+        "restore",
+        "--detach",
+        "--bundle",
+        bundle.path_str(),
+        "--image-path",
+        text(&image),
+        "--pid-file",
+        text(&pid_file),
+        &id,
+    ];
+    let error = rt.spawn(&args, no_stdio).wait().fails().error();
+    assert!(error.contains(text(&pid_file)), "{error}");
+    before.assert_same(&rt);
+}
+
+#[test]
+fn a_restored_container_is_managed_like_any_other() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let (count, bundle) = counting(&rt);
+    let first = run(&rt, &bundle);
+    counts_on(&count);
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &[]).ok();
+    first.wait_exit();
+    let second = restore(&rt, &bundle, &image, &[]).unwrap();
+    second.call::<&str>("pause", &[], &[]).ok();
+    assert_eq!(second.status(), "paused");
+    second.call::<&str>("resume", &[], &[]).ok();
+    counts_on(&count);
+    second.call::<&str>("update", &["--pids-limit", "33"], &[]).ok();
+    assert_eq!(fs::read_to_string(second.cgroup("pids").join("pids.max")).unwrap(), "33\n");
+    let listed = second.call::<&str>("ps", &["--format", "json"], &[]).ok().json();
+    assert_eq!(listed, json!([second.pid()]));
+    let twice = second.call::<&str>("start", &[], &[]).fails();
+    assert!(twice.error().contains("running"), "{twice:?}");
+    second.kill("KILL").ok();
+    second.wait_exit();
+    second.delete().ok();
+}
+
+#[test]
+fn a_terminal_is_relayed_by_a_restore_in_the_foreground() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let bundle = rt.bundle(&["/bin/sh"]).set("/process/terminal", json!(true));
+    let console = Console::listen(&rt);
+    let first = rt.bring_up("run", &bundle, &["--detach", "--console-socket", text(console.path())], no_stdio).unwrap();
+    let (master, _) = console.accept();
+    type_into(&master, "word=kept\n");
+    Console::read_until(&master, |text| text.contains("word=kept") && text.matches("# ").count() > 1);
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &[]).ok();
+    first.wait_exit();
+    let id = rt.fresh_id();
+    let args = ["restore", "--bundle", bundle.path_str(), "--image-path", text(&image), &id];
+    let (input, mut typed) = std::io::pipe().unwrap();
+    let running = rt.spawn(&args, |command| {
+        command.stdin(input);
+    });
+    typed.write_all(b"echo is $word; exit 5\n").unwrap();
+    let output = running.wait();
+    assert!(output.stdout.contains("is kept"), "{output:?}");
+    assert_eq!(output.code(), 5);
+}
+
 #[test]
 fn strict_refuses_cgroups_that_exist() {
     need_criu!();
