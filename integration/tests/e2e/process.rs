@@ -625,3 +625,17 @@ fn every_field_reaches_a_process_in_a_user_namespace() {
         assert!(output.error().contains(sentence), "{output:?}");
     }
 }
+
+#[test]
+fn a_profile_without_faccessat2_hides_no_program() {
+    // Profiles older than the call refuse it, and without noNewPrivileges they are in force when the program is looked for.
+    let rt = Runtime::from_env();
+    for errno in [1, 38] {
+        let bundle = rt.bundle(&["true"]).set("/process/noNewPrivileges", json!(false)).set(
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["faccessat2"],
+                    "action": "SCMP_ACT_ERRNO", "errnoRet": errno}]}),
+        );
+        rt.run(&bundle).ok();
+    }
+}
