@@ -18,5 +18,6 @@ mod rdt;
 mod scale;
 mod seccomp_agent;
 mod security_mounts;
+mod security_process;
 mod terminal;
 mod update;
