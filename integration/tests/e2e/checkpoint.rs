@@ -370,14 +370,34 @@ impl Drop for Network {
     }
 }
 
+/// A server that writes what it hears to a file, and a client that counts to it; 5000 is 1388 in the kernel's table.
+const TALKING_TO_ITSELF: &str = "sleep 1000 | nc -l -p 5000 >> /data/count & \
+    until grep -q :1388 /proc/net/tcp; do :; done; \
+    i=0; (while :; do i=$((i+1)); echo $i; sleep 0.02; done) | nc 127.0.0.1 5000";
+
+#[test]
+fn connections_to_itself_go_on_in_a_network_namespace_of_its_own() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let (data, bundle) = with_data(&rt, &["/bin/sh", "-c", TALKING_TO_ITSELF]);
+    let count = data.join("count");
+    let first = run(&rt, &bundle);
+    wait::file(&count, |content| content.lines().count() > 5);
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &["--tcp-established"]).ok();
+    first.wait_exit();
+    let second = restore(&rt, &bundle, &image, &["--tcp-established"]).unwrap();
+    counts_on(&count);
+    let devices = second.exec(&["ip", "-o", "link"]).ok().stdout;
+    assert!(devices.contains("lo: <LOOPBACK,UP"), "{devices}");
+}
+
 #[test]
 fn established_connections_go_on_when_asked() {
     need_criu!();
     let rt = Runtime::from_env();
     let network = Network::new();
-    let script = "sleep 1000 | nc -l -p 5000 >> /data/count & \
-        sleep 0.2; i=0; (while :; do i=$((i+1)); echo $i; sleep 0.02; done) | nc 127.0.0.1 5000";
-    let (data, bundle) = with_data(&rt, &["/bin/sh", "-c", script]);
+    let (data, bundle) = with_data(&rt, &["/bin/sh", "-c", TALKING_TO_ITSELF]);
     let bundle = network.join(bundle);
     let count = data.join("count");
     let first = run(&rt, &bundle);
