@@ -372,7 +372,7 @@ impl Drop for Network {
 
 /// A server that writes what it hears to a file, and a client that counts to it; 5000 is 1388 in the kernel's table.
 const TALKING_TO_ITSELF: &str = "sleep 1000 | nc -l -p 5000 >> /data/count & \
-    until grep -q :1388 /proc/net/tcp; do :; done; \
+    until grep -qs :1388 /proc/net/tcp /proc/net/tcp6; do :; done; \
     i=0; (while :; do i=$((i+1)); echo $i; sleep 0.02; done) | nc 127.0.0.1 5000";
 
 #[test]
@@ -718,7 +718,8 @@ fn goes_on_in(rt: &Runtime, bundle: Bundle, count: &Path, what: &str) {
 #[test]
 fn every_sort_of_namespace_is_found_again() {
     need_criu!();
-    let cases: [(&str, fn(Bundle) -> Bundle); 4] = [
+    type Change = fn(Bundle) -> Bundle;
+    let cases: [(&str, Change); 4] = [
         ("as usual", |bundle| bundle),
         ("a cgroup namespace", |bundle| bundle.push("/linux/namespaces", json!({"type": "cgroup"}))),
         ("the host's uts, ipc and network", |bundle| {
