@@ -10,9 +10,11 @@ C="ctr --address /run/world/containerd.sock"
 c() {
 	$C "$@"
 }
-# run ID FLAG... box COMMAND...; every container has a cgroup of its own.
+# run ID FLAG... box COMMAND...; every container has a cgroup of its own. An ID of - is one that never was: a new container
+# would meet the end of its namesake's shim.
 run() {
 	id=$1 flags=
+	[ "$id" != - ] || id=c$(cut -c1-8 /proc/sys/kernel/random/uuid)
 	shift
 	while [ "$1" != box ]; do
 		flags="$flags $1"
@@ -74,111 +76,111 @@ c images import --base-name box image.tar
 "#;
 
 const ROWS: &[Row] = &[
-    row("run", "run one --rm box echo hello", "hello"),
-    Row { feature: "run: exit status", script: "run one --rm box sh -c 'exit 7'", prints: "", status: 7 },
+    row("run", "run - --rm box echo hello", "hello"),
+    Row { feature: "run: exit status", script: "run - --rm box sh -c 'exit 7'", prints: "", status: 7 },
     row(
         "run: standard input and both outputs",
         // ctr misses an end of input that comes before the task.
-        "(echo in; is_up) | run one $up --rm box sh -c 'read line; echo $line; echo >/up; cat; echo err >&2' 2>err; cat err",
+        "(echo in; is_up) | run - $up --rm box sh -c 'read line; echo $line; echo >/up; cat; echo err >&2' 2>err; cat err",
         "in\nerr",
     ),
     row(
         "run: what cannot be executed is said with the runtime's words",
-        "run one --rm box no-such-command 2>&1 | grep -c 'executable file not found in'
-         run one --rm box /no/such 2>&1 | grep -c 'no such file or directory'
-         run one --rm box /etc/passwd 2>&1 | grep -c 'permission denied'",
+        "run - --rm box no-such-command 2>&1 | grep -c 'executable file not found in'
+         run - --rm box /no/such 2>&1 | grep -c 'no such file or directory'
+         run - --rm box /etc/passwd 2>&1 | grep -c 'permission denied'",
         "1\n1\n1",
     ),
     row(
         "run: directory, environment, capabilities, read-only",
-        "run one --rm --cwd /www --env A=b --read-only --cap-add CAP_NET_ADMIN --cap-drop CAP_CHOWN box sh -c '
+        "run - --rm --cwd /www --env A=b --read-only --cap-add CAP_NET_ADMIN --cap-drop CAP_CHOWN box sh -c '
             pwd; echo $A; touch /x 2>&1; grep CapEff /proc/self/status'",
         "/www\nb\ntouch: /x: Read-only file system\nCapEff:\t00000000a80435fa",
     ),
     row(
         "run: limits",
         "cgroup='--mount type=cgroup,src=cgroup,dst=/sys/fs/cgroup,options=ro'
-         run one --rm $cgroup --memory-limit 33554432 --cpu-quota 50000 --cpu-period 100000 box sh -c '
+         run - --rm $cgroup --memory-limit 33554432 --cpu-quota 50000 --cpu-period 100000 box sh -c '
             cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max
             cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d\" \" -f1 /sys/fs/cgroup/cpu.max'",
         "33554432\n50000",
     ),
     row(
         "run: seccomp, privileged, devices",
-        "run one --rm --seccomp box sh -c 'grep -w Seccomp /proc/self/status; unshare -m true' 2>&1 || true
-         run one --rm --privileged box sh -c 'mount -t tmpfs t /tmp && echo mounted'
-         run one --rm --device /dev/fuse box stat -c %t:%T /dev/fuse",
+        "run - --rm --seccomp box sh -c 'grep -w Seccomp /proc/self/status; unshare -m true 2>&1 || true'
+         run - --rm --privileged box sh -c 'mount -t tmpfs t /tmp && echo mounted'
+         run - --rm --device /dev/fuse box stat -c %t:%T /dev/fuse",
         "Seccomp:\t2\nunshare: unshare(0x20000): Operation not permitted\nmounted\na:e5",
     ),
     row(
         "run: a user namespace",
-        "run one --rm --uidmap 0:100000:65536 --gidmap 0:100000:65536 box sh -c '
+        "run - --rm --uidmap 0:100000:65536 --gidmap 0:100000:65536 box sh -c '
             awk \"{print \\$1, \\$2, \\$3}\" /proc/self/uid_map; id -u'",
         "0 100000 65536\n0",
     ),
     row(
         "run: a mount, the host's network, a namespace joined by path",
-        "echo host >file; run one --rm --net-host --mount type=bind,src=/run/world/file,dst=/mnt/file,options=rbind:ro box \
+        "echo host >file; run - --rm --net-host --mount type=bind,src=/run/world/file,dst=/mnt/file,options=rbind:ro box \
             sh -c 'cat /mnt/file; stat -L -c %i /proc/self/ns/net' >out
          stat -L -c %i /proc/self/ns/net >>out; uniq out | sed 's/^[0-9]*$/net/'
-         run one --rm --with-ns ipc:/proc/self/ns/ipc box true && echo joined",
+         run - --rm --with-ns ipc:/proc/self/ns/ipc box true && echo joined",
         "host\nnet\njoined",
     ),
     row(
         "run: a configuration file",
         "mkdir -p spec && cd spec && rm -f config.json && tare spec
          jq '.process.args = [\"hostname\"] | .process.terminal = false | .hostname = \"given\" | .root.path = \"/run/world/rootfs\"
-            | .linux.cgroupsPath = \"'$CG'/one\"' config.json >given.json
-         c run --rm --runc-binary /run/world/bin/tare --config /run/world/spec/given.json one",
+            | .linux.cgroupsPath = \"'$CG'/configured\"' config.json >given.json
+         c run --rm --runc-binary /run/world/bin/tare --config /run/world/spec/given.json configured",
         "given",
     ),
-    row("run: a terminal", "terminal $C run -t --rm --runc-binary /run/world/bin/tare --cgroup $CG/one box:latest one \
+    row("run: a terminal", "terminal $C run -t --rm --runc-binary /run/world/bin/tare --cgroup $CG/terminal box:latest terminal \
             sh -c '\"tty; until stty size 2>/dev/null | grep .; do :; done\"'", "/dev/pts/0\n33 77"),
     row(
         "exec",
-        "run one $up --rm box sh -c 'echo mine >/tmp/mark; echo >/up; exec sleep 1000' & job=$!
+        "run exec $up --rm box sh -c 'echo mine >/tmp/mark; echo >/up; exec sleep 1000' & job=$!
          is_up
-         c tasks exec --exec-id a one sh -c 'echo in; cat /tmp/mark'
-         c tasks exec --exec-id b --user 1000:2000 --cwd /www one sh -c 'id -u; id -g; pwd'
-         (echo input; is_up) | c tasks exec --exec-id c one sh -c 'read line; echo $line; echo >/up; cat'
-         c tasks exec --exec-id d one sh -c 'exit 9' || echo status $?
-         c tasks exec --exec-id e one no-such-command 2>&1 | grep -c 'executable file not found in'
-         terminal $C tasks exec -t --exec-id f one sh -c '\"tty; until stty size 2>/dev/null | grep .; do :; done\"'
-         finish one $job",
+         c tasks exec --exec-id a exec sh -c 'echo in; cat /tmp/mark'
+         c tasks exec --exec-id b --user 1000:2000 --cwd /www exec sh -c 'id -u; id -g; pwd'
+         (echo input; is_up) | c tasks exec --exec-id c exec sh -c 'read line; echo $line; echo >/up; cat'
+         c tasks exec --exec-id d exec sh -c 'exit 9' || echo status $?
+         c tasks exec --exec-id e exec no-such-command 2>&1 | grep -c 'executable file not found in'
+         terminal $C tasks exec -t --exec-id f exec sh -c '\"tty; until stty size 2>/dev/null | grep .; do :; done\"'
+         finish exec $job",
         "in\nmine\n1000\n2000\n/www\ninput\nstatus 9\n1\n/dev/pts/0\n33 77\nstatus 137",
     ),
     row(
         "run -d, list, processes, metrics, kill, delete",
-        "run one -d $up --pid-file /run/world/one.pid box sh -c 'echo >/up; exec sleep 1000'
+        "run detached -d $up --pid-file /run/world/pid box sh -c 'echo >/up; exec sleep 1000'
          is_up
-         pid=$(cat one.pid); head -c 1 /proc/$pid/cmdline; echo
+         pid=$(cat pid); head -c 1 /proc/$pid/cmdline; echo
          c tasks ls | awk -v pid=$pid '$2 == pid {print $1, $3}'
-         c tasks ps one | awk -v pid=$pid '$1 == pid' | wc -l
-         c tasks metrics one | grep -c '^pids.current'
-         c tasks delete one 2>/dev/null || echo refused
-         c tasks delete -f one || true
-         c containers delete one
+         c tasks ps detached | awk -v pid=$pid '$1 == pid' | wc -l
+         c tasks metrics detached | grep -c '^pids.current'
+         c tasks delete detached 2>/dev/null || echo refused
+         c tasks delete -f detached || true
+         c containers delete detached
          c tasks ls -q",
-        "s\none RUNNING\n1\n1\nrefused",
+        "s\ndetached RUNNING\n1\n1\nrefused",
     ),
     row(
         "pause and resume",
-        "run one $up --rm box sh -c 'echo >/up; exec sleep 1000' & job=$!
+        "run pause $up --rm box sh -c 'echo >/up; exec sleep 1000' & job=$!
          is_up
-         c tasks pause one; c tasks ls | awk '$1 == \"one\" {print $3}'
-         c tasks exec --exec-id a one true 2>/dev/null || echo refused
-         c tasks resume one; c tasks ls | awk '$1 == \"one\" {print $3}'
-         finish one $job",
+         c tasks pause pause; c tasks ls | awk '$1 == \"pause\" {print $3}'
+         c tasks exec --exec-id a pause true 2>/dev/null || echo refused
+         c tasks resume pause; c tasks ls | awk '$1 == \"pause\" {print $3}'
+         finish pause $job",
         "PAUSED\nrefused\nRUNNING\nstatus 137",
     ),
     row(
         "kill: a signal that is heard, and one for all processes",
-        "run one $up --rm box sh -c 'trap \"exit 3\" TERM; echo >/up; while :; do sleep 1000 & wait; done' & job=$!
+        "run polite $up --rm box sh -c 'trap \"exit 3\" TERM; echo >/up; while :; do sleep 1000 & wait; done' & job=$!
          is_up
-         c tasks kill one; wait $job || echo status $?
-         run one $up --rm box sh -c 'sleep 1000 & echo >/up; wait' & job=$!
+         c tasks kill polite; wait $job || echo status $?
+         run whole $up --rm box sh -c 'sleep 1000 & echo >/up; wait' & job=$!
          is_up
-         c tasks kill -a -s KILL one; wait $job || echo status $?",
+         c tasks kill -a -s KILL whole; wait $job || echo status $?",
         "status 3\nstatus 137",
     ),
     row(
@@ -192,13 +194,13 @@ const ROWS: &[Row] = &[
 const CHECKPOINT_ROWS: &[Row] = &[
     row(
         "checkpoint: a running container goes on, or ends",
-        "run one -d --null-io $up box sh -c 'trap \"echo \\$n >/up\" USR1; n=0; echo >/up; while :; do n=$((n+1)); done'
+        "run going -d --null-io $up box sh -c 'trap \"echo \\$n >/up\" USR1; n=0; echo >/up; while :; do n=$((n+1)); done'
          is_up
-         c tasks checkpoint --image-path /run/world/image.1 --work-path /run/world/work.1 one >/dev/null
-         ls image.1/inventory.img; c tasks ls | awk '$1 == \"one\" {print $3}'
-         c tasks checkpoint --exit --image-path /run/world/image.2 --work-path /run/world/work.2 one >/dev/null
-         ls image.2/inventory.img; c tasks ls | awk '$1 == \"one\" {print $3}'
-         c tasks delete one 2>/dev/null || true; c containers delete one",
+         c tasks checkpoint --image-path /run/world/image.1 --work-path /run/world/work.1 going >/dev/null
+         ls image.1/inventory.img; c tasks ls | awk '$1 == \"going\" {print $3}'
+         c tasks checkpoint --exit --image-path /run/world/image.2 --work-path /run/world/work.2 going >/dev/null
+         ls image.2/inventory.img; c tasks ls | awk '$1 == \"going\" {print $3}'
+         c tasks delete going 2>/dev/null || true; c containers delete going",
         "image.1/inventory.img\nRUNNING\nimage.2/inventory.img\nSTOPPED",
     ),
     row(

@@ -50,11 +50,9 @@ echo '{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],"sy
 	{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":122}]}' >no-mkdir.json
 "#;
 
-/// The last is podman's own bind mount, which it takes away with its last container, or not.
 const TEARDOWN: &str = r#"
 p pod rm -af -t 0
 p rm -af -t 0
-umount storage/overlay 2>/dev/null || true
 "#;
 
 const ROWS: &[Row] = &[
@@ -160,9 +158,9 @@ const ROWS: &[Row] = &[
     ),
     row(
         "--pids-limit",
-        "p run --rm $offline --pids-limit 20 box sh -c '
+        "p run --rm $offline --pids-limit 20 box sh -c 'exec 2>&1
             cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max
-            for i in $(seq 30); do sleep 1000 & done' 2>&1 | sed 's/.*fork:/fork:/'",
+            for i in $(seq 30); do sleep 1000 & done' | sed 's/.*fork:/fork:/'",
         "20\nfork: Resource temporarily unavailable",
     ),
     row(
@@ -183,7 +181,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         "--security-opt seccomp=FILE",
-        "p run --rm $offline --security-opt seccomp=no-mkdir.json box sh -c 'grep -w Seccomp /proc/self/status; mkdir /x' 2>&1 ||
+        "p run --rm $offline --security-opt seccomp=no-mkdir.json box sh -c 'exec 2>&1; grep -w Seccomp /proc/self/status; mkdir /x' ||
             true",
         "Seccomp:\t2\nmkdir: can't create directory '/x': Disk quota exceeded",
     ),
@@ -195,23 +193,23 @@ const ROWS: &[Row] = &[
     ),
     row(
         "the default seccomp profile and masked paths",
-        "p run --rm $offline box sh -c '
+        "p run --rm $offline box sh -c 'exec 2>&1
             grep -w Seccomp /proc/self/status
-            wc -c </proc/keys; ls -A /sys/firmware; echo x >/proc/sys/kernel/panic; unshare -m true || true' 2>&1",
+            wc -c </proc/keys; ls -A /sys/firmware; echo x >/proc/sys/kernel/panic; unshare -m true || true'",
         "Seccomp:\t2\n0\nsh: can't create /proc/sys/kernel/panic: Read-only file system\n\
          unshare: unshare(0x20000): Operation not permitted",
     ),
     row(
         "--read-only",
-        "p run --rm $offline --read-only --tmpfs /data:size=1m box sh -c '
-            touch /x; touch /data/x /tmp/x /dev/shm/x && echo writable' 2>&1",
+        "p run --rm $offline --read-only --tmpfs /data:size=1m box sh -c 'exec 2>&1
+            touch /x; touch /data/x /tmp/x /dev/shm/x && echo writable'",
         "touch: /x: Read-only file system\nwritable",
     ),
     row(
         "volumes: a directory, one file, a named one",
         "mkdir -p vol; echo host >vol/file
-         p run --rm $offline -v ./vol:/vol -v ./vol/file:/one:ro -v named:/named box sh -c '
-            cat /vol/file; echo more >/vol/new; echo kept >/named/file; echo x >/one' 2>&1 || true
+         p run --rm $offline -v ./vol:/vol -v ./vol/file:/one:ro -v named:/named box sh -c 'exec 2>&1
+            cat /vol/file; echo more >/vol/new; echo kept >/named/file; echo x >/one' || true
          cat vol/new
          p run --rm $offline -v named:/named:ro box cat /named/file",
         "host\nsh: can't create /one: Read-only file system\nmore\nkept",

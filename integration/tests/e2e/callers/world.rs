@@ -133,8 +133,12 @@ impl World {
     pub(super) fn snapshot(&self) -> Snapshot {
         let table = fs::read_to_string(format!("/proc/{}/mountinfo", self.pid)).expect("read the world's mount table");
         // Ids are of no interest: the place, the root and the kind of each mount are.
-        let mut mounts: Vec<String> =
-            table.lines().map(|line| line.split(' ').skip(2).collect::<Vec<_>>().join(" ")).collect();
+        let mut mounts: Vec<String> = table
+            .lines()
+            // podman's own, which it takes away with its last container, or not.
+            .filter(|line| !line.contains(" /run/world/storage/overlay "))
+            .map(|line| line.split(' ').skip(2).collect::<Vec<_>>().join(" "))
+            .collect();
         mounts.sort();
         Snapshot { mounts }
     }
