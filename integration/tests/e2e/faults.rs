@@ -11,21 +11,34 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
-use integration::{Leaks, Runtime, skip, sys, wait};
+use integration::{Bundle, Leaks, Runtime, skip, sys, wait};
+use serde_json::{Value, json};
 
 /// What the C runtime and the Rust runtime do before `main` and at the very end: not ours to handle.
 const NOT_OURS: &[&str] = &[
-    "arch_prctl", "brk", "execve", "exit", "exit_group", "madvise", "mmap", "mprotect", "munmap", "prlimit64", "rseq",
-    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "set_robust_list", "set_tid_address", "sigaltstack", "getrandom",
-    "restart_syscall", "readlinkat", "sched_getaffinity", "futex",
+    "arch_prctl",
+    "brk",
+    "execve",
+    "exit",
+    "exit_group",
+    "madvise",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "prlimit64",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "set_robust_list",
+    "set_tid_address",
+    "sigaltstack",
+    "getrandom",
+    "restart_syscall",
+    "readlinkat",
+    "sched_getaffinity",
+    "futex",
 ];
-
-/// What happens at the call.
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    Error,
-    Kill,
-}
 
 struct Run {
     status: ExitStatus,
@@ -33,13 +46,11 @@ struct Run {
 }
 
 /// Runs the runtime with `args` under strace with `options`.
-fn traced(rt: &Runtime, options: &[String], args: &[&str]) -> Run {
-    let log = rt.fresh_path("log");
-    let err = rt.fresh_path("err");
+fn traced(rt: &Runtime, options: &[String], args: &[String]) -> Run {
+    let (log, err) = (rt.work().join("traced.log"), rt.work().join("traced.err"));
     let inner = rt.command(&log);
     let mut command = Command::new("strace");
-    command.args(["-f", "-qqq", "-o"]).arg(if options.is_empty() { rt.work().join("trace") } else { "/dev/null".into() });
-    command.args(options).arg("--").arg(inner.get_program()).args(inner.get_args()).args(args);
+    command.arg("-qqq").args(options).arg("--").arg(inner.get_program()).args(inner.get_args()).args(args);
     command.env("TARE_TEST_TAG", rt.tag()).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(fs::File::create(&err).expect("make a file for stderr"));
     let mut child = command.spawn().expect("start strace");
@@ -50,18 +61,24 @@ fn traced(rt: &Runtime, options: &[String], args: &[&str]) -> Run {
     }
     let status = child.wait().expect("wait for strace");
     let stderr = fs::read_to_string(&err).unwrap_or_default();
-    let (_, _) = (fs::remove_file(&err), fs::remove_file(&log));
-    assert!(in_time, "{args:?} with {options:?} did not end: {stderr}");
+    for file in [err, log] {
+        let _ = fs::remove_file(file);
+    }
+    assert!(in_time, "{args:?} under strace {options:?} did not end: {stderr}");
     Run { status, stderr }
 }
 
-/// How often each system call is made by the process that makes it most, in a trace of strace -f.
-fn counts(trace: &Path) -> BTreeMap<String, usize> {
+/// How often each system call is made by the process that makes it most, in a trace.
+fn counts(trace: &Path, whose: Whose) -> BTreeMap<String, usize> {
     let mut each: BTreeMap<(String, String), usize> = BTreeMap::new();
     for line in fs::read_to_string(trace).expect("the trace").lines() {
-        let Some((pid, rest)) = line.split_once(char::is_whitespace) else { continue };
-        let Some((name, _)) = rest.trim_start().split_once('(') else { continue };
-        if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        // With -f every line begins with the pid.
+        let (pid, call) = match whose {
+            Whose::Parents => ("", line),
+            Whose::Everybodys => line.split_once(char::is_whitespace).unwrap_or(("", line)),
+        };
+        let Some((name, _)) = call.trim_start().split_once('(') else { continue };
+        if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
             *each.entry((pid.to_owned(), name.to_owned())).or_default() += 1;
         }
     }
@@ -74,43 +91,108 @@ fn counts(trace: &Path) -> BTreeMap<String, usize> {
     most
 }
 
-/// Injects each fault at each use of each call of the command that `prepare` returns the arguments of, one after the other.
-fn at_every_call(prepare: impl Fn(&Runtime) -> Vec<String>) {
+/// One command under test: brings what it needs into being, and returns its arguments.
+type Prepare = fn(&Runtime, &str, &Bundle) -> Vec<String>;
+
+/// The processes whose calls fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// The runtime's first process only, so that the container may outlive the call.
+    Parents,
+    /// All that it clones too; the command must not leave a process running.
+    Everybodys,
+}
+
+/// Injects each fault at each use of each call of a command, one after the other.
+fn at_every_call(whose: Whose, prepare: Prepare) {
     if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
         skip!("strace is not installed");
     }
     let rt = Runtime::from_env();
+    let bundle = rt.bundle(&["/bin/true"]).edit(|config| config["process"]["args"] = json!(["/bin/true"]));
+    bundle.write();
+    let id = rt.fresh_id();
     let before = Leaks::snapshot(&rt);
-    let args = prepare(&rt);
-    let id = args.iter().find(|arg| arg.starts_with(rt.tag())).expect("the id among the arguments").clone();
-    let words = |args: &[String]| args.iter().map(String::as_str).map(str::to_owned).collect::<Vec<_>>();
-    let call = |options: &[String], args: &[String]| {
-        let args = words(args);
-        traced(&rt, options, &args.iter().map(String::as_str).collect::<Vec<_>>())
+    let follow: &[String] = if whose == Whose::Everybodys { &["-f".to_owned()] } else { &[] };
+    let clean = |what: &str| {
+        let deleted = rt.call(&["delete", "--force", &id]);
+        assert!(deleted.status.success(), "delete after {what}: {deleted:?}");
+        before.assert_same(&rt);
     };
-    let plain = call(&[], &args);
-    assert!(plain.status.success(), "{args:?} fails without a fault: {}", plain.stderr);
-    rt.call(&["delete", "--force", &id]).ok();
-    before.assert_same(&rt);
-    let counts = counts(&rt.work().join("trace"));
+    let trace = rt.work().join("trace");
+    let plain =
+        traced(&rt, &[follow, &["-o".into(), trace.display().to_string()]].concat(), &prepare(&rt, &id, &bundle));
+    assert!(plain.status.success(), "fails without a fault: {}", plain.stderr);
+    clean("no fault at all");
+    let counts = counts(&trace, whose);
     assert!(counts.values().sum::<usize>() > 20, "the trace is too short to be true: {counts:?}");
     for (name, count) in counts {
-        for use_ in 1..=count {
-            for fault in [Fault::Error, Fault::Kill] {
-                let what = match fault {
-                    Fault::Error => "error=EIO",
-                    Fault::Kill => "signal=SIGKILL",
-                };
-                let options = ["-e".into(), format!("trace={name}"), "-e".into(), format!("inject={name}:{what}:when={use_}")];
-                let args = prepare(&rt);
-                let run = call(&options, &args);
-                let told = run.status.success() || !run.stderr.trim().is_empty() || matches!(fault, Fault::Kill);
-                assert!(told, "{name} #{use_} {fault:?}: failed without a word");
-                assert!(!run.stderr.contains("panicked"), "{name} #{use_} {fault:?}: {}", run.stderr);
-                let deleted = rt.call(&["delete", "--force", &id]);
-                assert!(deleted.status.success(), "{name} #{use_} {fault:?} ({}): {deleted:?}", run.stderr);
-                before.assert_same(&rt);
+        for at in 1..=count {
+            for (fault, what) in [("an error", "error=EIO"), ("a kill", "signal=SIGKILL")] {
+                let inject = format!("inject={name}:{what}:when={at}");
+                let options = ["-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &inject].map(str::to_owned);
+                let run = traced(&rt, &[follow, &options].concat(), &prepare(&rt, &id, &bundle));
+                let where_ = format!("{fault} at {name} #{at}");
+                let told = run.status.success() || what != "error=EIO" || !run.stderr.trim().is_empty();
+                assert!(told, "{where_}: failed without a word");
+                assert!(!run.stderr.contains("panicked"), "{where_}: {}", run.stderr);
+                clean(&where_);
             }
         }
     }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn created(rt: &Runtime, id: &str, bundle: &Bundle) {
+    rt.call(&["create", "--bundle", bundle.path_str(), id]).ok();
+}
+
+fn running(rt: &Runtime, id: &str, bundle: &Bundle) {
+    let waiting = bundle.path().join("waiting");
+    if !waiting.exists() {
+        fs::create_dir(&waiting).expect("make the second bundle");
+        let config = fs::read_to_string(bundle.path().join("config.json")).expect("read the configuration");
+        let mut config: Value = serde_json::from_str(&config).expect("parse the configuration");
+        config["process"]["args"] = json!(["/bin/sleep", "1000"]);
+        config["root"]["path"] = json!(bundle.rootfs());
+        fs::write(waiting.join("config.json"), config.to_string()).expect("write the configuration");
+    }
+    rt.call(&["run", "--detach", "--bundle", &waiting.display().to_string(), id]).ok();
+}
+
+#[test]
+fn run_leaves_nothing_behind() {
+    at_every_call(Whose::Everybodys, |_, id, bundle| words(&["run", "--bundle", bundle.path_str(), id]));
+}
+
+#[test]
+fn create_leaves_nothing_behind() {
+    at_every_call(Whose::Parents, |_, id, bundle| words(&["create", "--bundle", bundle.path_str(), id]));
+}
+
+#[test]
+fn start_leaves_nothing_behind() {
+    at_every_call(Whose::Parents, |rt, id, bundle| {
+        created(rt, id, bundle);
+        words(&["start", id])
+    });
+}
+
+#[test]
+fn exec_leaves_nothing_behind() {
+    at_every_call(Whose::Everybodys, |rt, id, bundle| {
+        running(rt, id, bundle);
+        words(&["exec", id, "/bin/true"])
+    });
+}
+
+#[test]
+fn delete_leaves_nothing_behind() {
+    at_every_call(Whose::Parents, |rt, id, bundle| {
+        created(rt, id, bundle);
+        words(&["delete", "--force", id])
+    });
 }

@@ -8,6 +8,7 @@ mod checkpoint;
 mod commands;
 mod errors;
 mod events;
+mod faults;
 mod harness;
 mod hooks;
 mod lifecycle;
