@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::log;
+use crate::{json_path, log};
 use crate::plan::cgroup::forget_unset_pids;
 
 /// The largest configuration that is read: a hundred times what the largest real ones need.
@@ -122,33 +122,27 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], pointer: &str) -> Result<T> {
         return Err(Error::caused(Kind::Invalid, "the JSON is not valid", error));
     }
     // Only the general form can say what it was.
-    let Ok(mut root) = serde_json::from_slice::<Value>(bytes) else { return Err(wrong::<T>(bytes, error)) };
-    let Some(process) = root.pointer_mut(pointer) else { return Err(wrong::<T>(bytes, error)) };
+    let Ok(mut root) = serde_json::from_slice::<Value>(bytes) else { return Err(wrong(bytes, error)) };
+    let Some(process) = root.pointer_mut(pointer) else { return Err(wrong(bytes, error)) };
     let unknown = process.get_mut("capabilities").map(take_unknown_capabilities).unwrap_or_default();
     let amended = amend_process(process);
     if unknown.is_empty() && !amended {
-        return Err(wrong::<T>(bytes, error));
+        return Err(wrong(bytes, error));
     }
-    let value = serde_path_to_error::deserialize(root).map_err(named)?;
+    // As text again: reading the type from another form would compile it a second time.
+    let text = root.to_string().into_bytes();
+    let value = serde_json::from_slice(&text).map_err(|error| wrong(&text, error))?;
     for name in unknown {
         log::warn(format_args!("ignoring unknown capability {name:?}"));
     }
     Ok(value)
 }
 
-/// The error for JSON that is well-formed but not what it should be. Reading it again tells which field it was: that costs
-/// only those who fail.
-fn wrong<T: DeserializeOwned>(bytes: &[u8], error: serde_json::Error) -> Error {
-    match serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(bytes)) {
-        Err(error) => named(error),
-        Ok(_) => Error::caused(Kind::Invalid, "the JSON is not valid", error),
-    }
-}
-
-fn named(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
-    let field = error.path().to_string();
-    let field = if field == "." { "the JSON".to_owned() } else { field };
-    Error::caused(Kind::Invalid, field, error.into_inner())
+/// The error for JSON that is well-formed but not what it should be.
+pub fn wrong(bytes: &[u8], error: serde_json::Error) -> Error {
+    let field = json_path::at(bytes, error.line(), error.column());
+    let field = if field.is_empty() { "the JSON".to_owned() } else { field };
+    Error::caused(Kind::Invalid, field, error)
 }
 
 /// Brings what oci-spec's type does not read into the form that it does; whether there was any:

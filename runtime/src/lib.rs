@@ -19,6 +19,7 @@ pub mod hooks;
 pub mod init;
 pub mod intermediate;
 pub mod join;
+pub mod json_path;
 pub mod kill;
 pub mod link;
 pub mod list;

@@ -18,6 +18,7 @@ mod process;
 mod rdt;
 mod scale;
 mod seccomp_agent;
+mod security;
 mod security_mounts;
 mod security_process;
 mod terminal;
