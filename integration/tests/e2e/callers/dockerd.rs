@@ -22,22 +22,31 @@ terminal() {
 "#;
 
 const SETUP: &str = r#"
-mkfifo quiet up
+mkfifo -m 666 quiet up
 d import -c 'ENV PATH=/bin' rootfs.tar box
-d run --rm $R --network host box true
+d run --rm $R --userns host --network host box true
 "#;
 
 #[test]
 fn dockerd_with_an_added_runtime() {
-    dockerd(&["--add-runtime=tare=/run/world/bin/tare"], "R='--runtime tare'");
+    dockerd(&["--add-runtime=tare=/run/world/bin/tare"], "R='--runtime tare'", ROWS);
 }
 
 #[test]
 fn dockerd_with_a_default_runtime() {
-    dockerd(&["--add-runtime=tare=/run/world/bin/tare", "--default-runtime=tare"], "R=");
+    dockerd(&["--add-runtime=tare=/run/world/bin/tare", "--default-runtime=tare"], "R=", ROWS);
 }
 
-fn dockerd(flags: &[&str], choice: &str) {
+#[test]
+fn dockerd_with_user_namespaces() {
+    dockerd(
+        &["--add-runtime=tare=/run/world/bin/tare", "--default-runtime=tare", "--userns-remap=default"],
+        "R=",
+        REMAPPED_ROWS,
+    );
+}
+
+fn dockerd(flags: &[&str], choice: &str, rows: &[Row]) {
     need!("dockerd", "docker", "containerd", "iptables");
     let world = World::new();
     let parent = format!("--cgroup-parent={}", world.cgroup_parent());
@@ -56,7 +65,7 @@ fn dockerd(flags: &[&str], choice: &str) {
     let prologue = format!("{choice}\n{PROLOGUE}");
     world.prepare(User::Root, &format!("{prologue}{SETUP}"));
     let before = world.snapshot();
-    let mut failures = run_rows(&world, User::Root, &prologue, ROWS);
+    let mut failures = run_rows(&world, User::Root, &prologue, rows);
     world.prepare(User::Root, &format!("{prologue}for id in $(d ps -aq); do d rm -f $id >/dev/null; done"));
     let log = server.stop(&world);
     failures.extend(world.finish(&before, &["/run/world/docker.exec/runtime-*/moby"], |name| name.len() == 64));
@@ -200,5 +209,48 @@ const ROWS: &[Row] = &[
         "ten at once",
         "for i in $(seq 10); do d run --rm $offline box echo $i & done | sort -n | tr '\\n' ' '",
         "1 2 3 4 5 6 7 8 9 10",
+    ),
+];
+
+/// With a daemon whose containers each have a user namespace.
+const REMAPPED_ROWS: &[Row] = &[
+    row(
+        "run: root in the container is nobody outside",
+        "d run --rm $offline box sh -c 'id -u; touch /mine; stat -c %u /mine; mknod /x b 8 0 2>/dev/null || echo refused
+            awk \"{print \\$1, (\\$2 > 0)}\" /proc/self/uid_map'",
+        "0\n0\nrefused\n0 1",
+    ),
+    row(
+        "run: devices, /proc, /sys, limits, capabilities, the default network",
+        "d run --rm --pids-limit 50 box sh -c 'exec 2>&1
+            echo x >/dev/null && head -c 1 /dev/zero | wc -c; ls /dev/pts/ptmx; stat -c %a /dev/shm
+            cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max
+            grep CapEff /proc/self/status; ip -o addr show eth0 | grep -c inet'",
+        "1\n/dev/pts/ptmx\n1777\n50\nCapEff:\t00000000a80425fb\n1",
+    ),
+    row(
+        "run -it, exec, exec -it",
+        "terminal $D run --rm -it $offline box tty
+         d run -d --name one $offline $up box sh -c 'echo mine >/tmp/mark; echo >/up; exec sleep 1000' >/dev/null
+         is_up
+         d exec one sh -c 'cat /tmp/mark; id -u'; d exec -u ana one id -u
+         terminal $D exec -it one tty",
+        "/dev/pts/0\nmine\n0\n1000\n/dev/pts/0",
+    ),
+    row(
+        "update, pause, cp, stop",
+        "d update --memory 32m --memory-swap 32m one >/dev/null
+         d exec one sh -c 'cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max'
+         d pause one >/dev/null; d inspect one --format '{{.State.Status}}'; d unpause one >/dev/null
+         echo copied >local; d cp local one:/tmp/there 2>/dev/null; d exec one cat /tmp/there
+         d stop -t 0 one >/dev/null; d inspect one --format '{{.State.ExitCode}}'",
+        "33554432\npaused\ncopied\n137",
+    ),
+    row(
+        "build",
+        "mkdir -p context
+         printf '%s\\n' 'FROM box' 'RUN id -u >/ran' 'USER ana' 'CMD [\"cat\", \"/ran\"]' >context/Dockerfile
+         DOCKER_BUILDKIT=0 d build -q -t built context >/dev/null; d run --rm $offline built",
+        "0",
     ),
 ];

@@ -11,6 +11,15 @@ echo ordinary:100000:65536 >>/etc/subuid
 echo ordinary:100000:65536 >>/etc/subgid
 install -d -m 700 -o ordinary -g ordinary /run/user/2001
 cp -R rootfs home/rootfs
+# A cgroup of the user's own, in every hierarchy, as a manager would delegate it.
+for hierarchy in $(awk '$3 ~ /^cgroup/ {print $2}' /proc/mounts); do
+	mkdir -p "$hierarchy$CG/mine"
+	# A cpuset of version 1 begins empty.
+	for file in "$CG/cpuset.cpus" "$CG/cpuset.mems" "$CG/mine/cpuset.cpus" "$CG/mine/cpuset.mems"; do
+		[ ! -e "$hierarchy$file" ] || cat "$hierarchy/${file##*/}" >"$hierarchy$file"
+	done
+	chown -R ordinary:ordinary "$hierarchy$CG/mine"
+done
 chown -hR ordinary:ordinary home
 "#;
 
@@ -23,7 +32,7 @@ fn rootless_tare() {
     world.prepare(User::Root, SETUP);
     let before = world.snapshot();
     let mut failures = run_rows(&world, User::Ordinary, TARE_PROLOGUE, TARE_ROWS);
-    failures.extend(world.finish(&before, STATES, |_| true));
+    failures.extend(world.finish(&before, STATES, |cgroup| cgroup != "mine"));
     report("rootless tare", &failures, "");
 }
 
@@ -36,7 +45,7 @@ fn rootless_podman() {
     world.prepare(User::Ordinary, &format!("{PODMAN_PROLOGUE}{PODMAN_SETUP}"));
     let mut failures = run_rows(&world, User::Ordinary, PODMAN_PROLOGUE, PODMAN_ROWS);
     world.prepare(User::Ordinary, &format!("{PODMAN_PROLOGUE}{PODMAN_TEARDOWN}"));
-    failures.extend(world.finish(&before, STATES, |_| true));
+    failures.extend(world.finish(&before, STATES, |cgroup| cgroup != "mine"));
     report("rootless podman", &failures, "");
 }
 
@@ -105,6 +114,21 @@ const TARE_ROWS: &[Row] = &[
          tare kill one KILL; timeout 10 pidwait -F pid || true
          tare state one | jq -r .status; tare delete one; tare list -q",
         "one\nrunning\nmine\n0\n1000\n1000\n/www\nb\nstatus 9\nstopped",
+    ),
+    row(
+        "run: a limit without a cgroup of its own is refused with the remedy",
+        "bundle '.linux.resources = {pids: {limit: 30}}' true
+         tare run one 2>&1 | grep -c 'delegate'",
+        "1",
+    ),
+    row(
+        "run and exec: a delegated cgroup",
+        "bundle \".linux.resources = {pids: {limit: 30}, memory: {limit: 33554432}} | .linux.cgroupsPath = \\\"$CG/mine/one\\\"
+            | .mounts += [{destination: \\\"/sys/fs/cgroup\\\", type: \\\"cgroup\\\", source: \\\"cgroup\\\", options: [\\\"ro\\\"]}]\" \
+            sh -c 'cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max
+            cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max'
+         tare run one",
+        "30\n33554432",
     ),
     row(
         "run and exec: a terminal",
