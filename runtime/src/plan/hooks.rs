@@ -55,7 +55,7 @@ pub struct Hook {
     pub path: PathBuf,
     /// Its arguments with the name first; never empty.
     pub args: Vec<String>,
-    /// Its whole environment.
+    /// Its whole environment, as lowered: nothing is added when it runs.
     pub env: Vec<String>,
     /// Seconds it may take, or as long as it likes.
     pub timeout: Option<u32>,
@@ -91,14 +91,21 @@ pub fn lower(spec: &Spec) -> Result<Hooks> {
             Stage::Poststop => hooks.poststop(),
         };
         for (index, hook) in list.iter().flatten().enumerate() {
-            let hook = one(hook).map_err(|what| Error::invalid(format!("hooks.{}[{index}].{what}", stage.name())))?;
+            // What runs in the container, as its process, has that one's environment unless it brings its own, as with runc.
+            // The others run on the host: the caller's environment is none of theirs.
+            let default = match stage {
+                Stage::StartContainer => spec.process().as_ref().and_then(|process| process.env().as_ref()),
+                _ => None,
+            };
+            let hook =
+                one(hook, default).map_err(|what| Error::invalid(format!("hooks.{}[{index}].{what}", stage.name())))?;
             all.0[stage as usize].push(hook);
         }
     }
     Ok(all)
 }
 
-fn one(hook: &SpecHook) -> Result<Hook, String> {
+fn one(hook: &SpecHook, default_env: Option<&Vec<String>>) -> Result<Hook, String> {
     let path = hook.path();
     if !path.is_absolute() {
         return Err(format!("path {:?} is not absolute", path.display().to_string()));
@@ -107,7 +114,7 @@ fn one(hook: &SpecHook) -> Result<Hook, String> {
         Some(args) if !args.is_empty() => args.clone(),
         _ => vec![path.to_string_lossy().into_owned()],
     };
-    let env = hook.env().clone().unwrap_or_default();
+    let env = hook.env().as_ref().or(default_env).cloned().unwrap_or_default();
     let strings = [("args", &args), ("env", &env)];
     let nul = strings.iter().find(|(_, list)| list.iter().any(|text| text.contains('\0')));
     if let Some((field, _)) = nul {
@@ -166,6 +173,16 @@ mod tests {
                 },
             ]
         );
+    }
+
+    #[test]
+    fn only_in_the_container_is_the_environment_of_its_process_the_default() {
+        let spec = r#"{"ociVersion": "1.3.0", "process": {"cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["A=1"]}, "hooks": {
+            "createContainer": [{"path": "/a"}], "startContainer": [{"path": "/a"}, {"path": "/b", "env": []}]}}"#;
+        let hooks = lower(&serde_json::from_str(spec).unwrap()).unwrap();
+        assert!(hooks.of(Stage::CreateContainer)[0].env.is_empty());
+        assert_eq!(hooks.of(Stage::StartContainer)[0].env, ["A=1"]);
+        assert!(hooks.of(Stage::StartContainer)[1].env.is_empty(), "an empty one of its own stays empty");
     }
 
     #[test]
