@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::{json_path, log};
 use crate::plan::cgroup::forget_unset_pids;
+use crate::{json_path, log};
 
 /// The largest configuration that is read: a hundred times what the largest real ones need.
 const LIMIT: u64 = 16 << 20;

@@ -8,7 +8,6 @@
 //! reads otherwise is rewritten first (`go_style.rs`). This module knows nothing of what a command does.
 
 mod args;
-mod extras;
 mod go_style;
 #[cfg(test)]
 mod tests;
@@ -20,7 +19,6 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, FromArgMatches};
 
 pub use self::args::*;
-pub use self::extras::{completion, man};
 use self::go_style::go_style;
 use crate::error::{Error, Kind, Result};
 
@@ -35,7 +33,7 @@ const ABOUT: &str = "an OCI runtime for Linux containers";
 
 /// The commands in one table: variant, arguments, name, line of help, and who may see it.
 macro_rules! commands {
-    ($($variant:ident($args:ty) $name:literal $about:literal $(, $hidden:ident)?;)*) => {
+    ($($variant:ident($args:ty) $name:literal $about:literal;)*) => {
         /// A command with its arguments.
         #[derive(Clone, Debug)]
         #[allow(clippy::large_enum_variant)] // one value exists, for the life of the program
@@ -47,8 +45,7 @@ macro_rules! commands {
             /// The definition of one command, without the others; `None` if there is none of that name.
             fn definition(name: &str) -> Option<clap::Command> {
                 match name {
-                    $($name => Some(<$args>::augment_args(clap::Command::new($name).about($about))
-                        $(.$hidden(true))?),)*
+                    $($name => Some(<$args>::augment_args(clap::Command::new($name).about($about))),)*
                     _ => None,
                 }
             }
@@ -84,8 +81,6 @@ commands! {
     Start(IdArgs) "start" "execute the user-defined process in a created container";
     State(IdArgs) "state" "output the state of a container";
     Update(UpdateArgs) "update" "update container resource constraints";
-    Completion(CompletionArgs) "completion" "print a completion script for a shell", hide;
-    Man(ManArgs) "man" "write the manual pages", hide;
 }
 
 /// What the command line asks for: a text (help, version) or something to do.

@@ -58,8 +58,6 @@ fn dispatch(global: &Global, command: Command) -> Result<u8> {
         Command::Features(_) => features::run().map(|()| 0),
         Command::Checkpoint(args) => checkpoint::run(global, &args).map(|()| 0),
         Command::Restore(args) => inside().and_then(|()| restore::run(global, &args)).map(status),
-        Command::Completion(args) => cli::completion(&args).map(|()| 0),
-        Command::Man(args) => cli::man(&args).map(|()| 0),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use integration::{Output, Runtime};
@@ -281,16 +282,24 @@ fn help_names_every_command_and_flag() {
 #[test]
 fn completions_and_manual_pages_come_from_the_definition() {
     let rt = Runtime::from_env();
+    // Built beside the tests (`cargo test` builds examples), and no command of the runtime.
+    let deps = std::env::current_exe().expect("the path of this program");
+    let extras = deps.parent().and_then(Path::parent).expect("its profile's directory").join("examples/extras");
+    let call = |args: &[&str]| {
+        let output = Command::new(&extras).args(args).output().unwrap_or_else(|e| panic!("{}: {e}", extras.display()));
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
     for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef tare"), ("fish", "complete -c tare")] {
-        let script = rt.call(&["completion", shell]).ok().stdout;
+        let script = call(&["completion", shell]);
         assert!(script.contains(mark) && script.contains("checkpoint"), "{shell}");
     }
     let script = rt.fresh_path("tare.bash");
-    fs::write(&script, rt.call(&["completion", "bash"]).ok().stdout).unwrap();
+    fs::write(&script, call(&["completion", "bash"])).unwrap();
     let output = Command::new("bash").args(["-n", script.to_str().unwrap()]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let dir = rt.fresh_path("man");
-    rt.call(&["man", dir.to_str().unwrap()]).ok();
+    call(&["man", dir.to_str().unwrap()]);
     let pages: BTreeSet<_> =
         fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(

@@ -525,17 +525,3 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "CONTEXT")]
     pub lsm_mount_context: Option<String>,
 }
-
-/// `completion`.
-#[derive(Args, Clone, Debug)]
-pub struct CompletionArgs {
-    /// bash, zsh or fish
-    pub shell: clap_complete::Shell,
-}
-
-/// `man`.
-#[derive(Args, Clone, Debug)]
-pub struct ManArgs {
-    /// the directory to write the pages to
-    pub dir: PathBuf,
-}
