@@ -266,17 +266,25 @@ impl Half {
 
     /// Takes back whatever was done. The error that led here is the one to tell; another one here is a warning.
     fn undo(self, dir: ContainerDir) {
-        if let Some(child) = &self.child {
-            // criu has killed what it made, unless it was killed itself. Both fail only where the child is gone.
-            let _ = pidfd_send_signal(&child.pidfd, libc::SIGKILL);
-            let _ = process::wait(&child.pidfd);
-        }
+        end_children();
         if let Err(error) = delete::release(dir, &self.state) {
             log::warn(format_args!("clean up after a failed restore: {error}"));
         }
         if self.hooks_began {
             delete::poststop(&self.state);
         }
+    }
+}
+
+/// Ends what criu has left: nothing, unless it was killed itself. The restored init, whether it was told of yet or not, is
+/// the only child there can be, and what else was restored ends with it or is in the container's cgroup.
+fn end_children() {
+    let own = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    for pid in own.split(' ').filter_map(|pid| pid.parse().ok()) {
+        let Ok(child) = pidfd_open(pid) else { continue };
+        // Both fail only where the child is gone.
+        let _ = pidfd_send_signal(&child, libc::SIGKILL);
+        let _ = process::wait(&child);
     }
 }
 
