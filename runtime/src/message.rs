@@ -7,7 +7,8 @@
 //!   InitStarted{pid} + pidfd ───────────────────────────►  watches that one from now on          ► Done
 //!                               IdMaps ─────────────────►  (without an intermediate)             ► Done
 //!                               Network ────────────────►  moves the net devices in              ► Done
-//!                               Cgroup ─────────────────►  makes the cgroups, hands over fds     ► Cgroup + fds
+//!                               Sources, several times ─►  opens them, hands them over           ► Sources + fds
+//!                               Cgroup (among those) ───►  makes the cgroups, hands over fds     ► Cgroup + fds
 //!                               RuntimeHooks ───────────►  prestart, createRuntime               ► Done
 //!                               Console + pty ──────────►  passes it on, or keeps it             ► Done
 //!                               Listener + fd ──────────►  sends it to the seccomp agent         ► Done
@@ -21,6 +22,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
+use crate::parent::mount_source::OpenedKind;
 
 /// A child's request. The order of the variants is the order in which they may come.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,13 @@ pub enum Request {
     },
     /// The network namespace is there: move the net devices into it.
     Network,
+    /// Hand over the sources of bind mounts. May come several times, before and after `Cgroup`.
+    Sources {
+        /// The first one, as an index into the mounts.
+        first: usize,
+        /// How many in a row.
+        count: usize,
+    },
     /// Hand over what is needed to join the container's cgroups.
     Cgroup,
     /// The mounts are made: run the prestart and createRuntime hooks.
@@ -63,6 +72,8 @@ pub enum Reply {
         /// How many fds are for joining.
         join: usize,
     },
+    /// The sources that were asked for, in order; the fds with this are those of the trees among them.
+    Sources(Vec<OpenedKind>),
 }
 
 /// How far a child has come, as the parent sees it.
@@ -77,6 +88,9 @@ impl Order {
             Request::TimeOffsets => 2,
             Request::InitStarted { .. } => 3,
             Request::Network => 4,
+            // The steps of the mounts: the cgroups once, the sources as often as they come.
+            Request::Sources { .. } if self.0 <= 5 => return Ok(()),
+            Request::Sources { .. } => 0,
             Request::Cgroup => 5,
             Request::RuntimeHooks => 6,
             Request::Console => 7,
@@ -120,6 +134,16 @@ mod tests {
                 assert_eq!(order.admit(other).is_ok(), second > first, "{one:?} then {other:?}");
             }
         }
+    }
+
+    #[test]
+    fn sources_may_come_again_until_the_mounts_are_made() {
+        let sources = Request::Sources { first: 0, count: 1 };
+        let mut order = Order::default();
+        for request in [&Request::Network, &sources, &sources, &Request::Cgroup, &sources, &Request::RuntimeHooks] {
+            order.admit(request).unwrap();
+        }
+        assert!(order.admit(&sources).is_err());
     }
 
     #[test]

@@ -311,12 +311,21 @@ fn the_umask_of_the_caller_does_not_close_mount_points() {
 #[test]
 fn the_namespace_s_mounts_are_in_order_and_complete() {
     let rt = Runtime::from_env();
-    let out = rt.run(&rt.bundle(&["cat", "/proc/self/mountinfo"])).ok().stdout;
+    let data = data(&rt);
+    let bundle = rt
+        .bundle(&["cat", "/proc/self/mountinfo"])
+        .push("/mounts", bind(&data, "/home", &[]))
+        .push("/mounts", json!({"destination": "/var", "type": "tmpfs", "source": "t"}))
+        .push("/mounts", bind(&data, "/tmp", &[]));
+    let out = rt.run(&bundle).ok().stdout;
     let host = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let places: Vec<&str> = out.lines().map(|line| line.split(' ').nth(4).unwrap()).collect();
     for path in ["/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/proc/sys"] {
         assert!(places.contains(&path), "{path} is missing in {places:?}");
     }
+    let configured = ["/", "/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup", "/home", "/var", "/tmp"];
+    let in_table: Vec<&str> = places.iter().copied().filter(|path| configured.contains(path)).collect();
+    assert_eq!(in_table, configured, "as the configuration has them");
     assert!(!out.contains("shared:"), "nothing is a peer of the host's: {out}");
     assert!(!host.contains(rt.tag()), "nothing of the container is mounted on the host");
 }

@@ -30,13 +30,18 @@ pub fn attributes(mount: &Mount) -> Attributes {
     Attributes { set: mount.attributes.set | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC, clear: mount.attributes.clear }
 }
 
-/// Mounts the view. `trees` are the directories of its hierarchies as the parent opened them, in their order; none where it
-/// could not, or need not.
-pub(super) fn mount(root: &Root, mount: &Mount, view: &CgroupView, trees: Vec<OwnedFd>) -> Result<()> {
+/// Mounts the view. `join` joins the cgroups and returns the directories of the hierarchies as the parent opened them, in
+/// their order; none where it could not, or need not.
+pub(super) fn mount(
+    root: &Root,
+    mount: &Mount,
+    view: &CgroupView,
+    join: impl FnOnce() -> Result<Vec<OwnedFd>>,
+) -> Result<()> {
     let target = place(root, mount)?;
     match view.version {
-        Version::Unified => unified(root, mount, view, trees, &target),
-        Version::Legacy => legacy(root, mount, view, trees, &target),
+        Version::Unified => unified(root, mount, view, join()?, &target),
+        Version::Legacy => legacy(root, mount, view, join, &target),
     }
 }
 
@@ -81,12 +86,19 @@ fn new(kind: &CStr, name: &CStr) -> Filesystem {
     Filesystem { kind: kind.into(), name: name.into(), super_flags: 0, data: Vec::new(), copy_up: CopyUp::No }
 }
 
-fn legacy(root: &Root, mount: &Mount, view: &CgroupView, trees: Vec<OwnedFd>, target: &OwnedFd) -> Result<()> {
+fn legacy(
+    root: &Root,
+    mount: &Mount,
+    view: &CgroupView,
+    join: impl FnOnce() -> Result<Vec<OwnedFd>>,
+    target: &OwnedFd,
+) -> Result<()> {
     let call = failed_call(mount);
     let usual = ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC;
     let directory = filesystem::detached(&new(c"tmpfs", c"tmpfs"), ["mode=755"].into_iter(), usual).map_err(&call)?;
     attach(&directory, target).map_err(&call)?;
-    let mut trees = trees.into_iter();
+    // The parent makes these only now, so that they stand behind the tmpfs in the mount table (Linux 6.8 and later).
+    let mut trees = join()?.into_iter();
     for hierarchy in &view.hierarchies {
         let name = CString::new(hierarchy.name.as_str()).map_err(|_| call(Errno::EINVAL))?;
         let within = |error: Error| error.within(describe(mount));

@@ -31,7 +31,7 @@ use nix::unistd::{getpid, sethostname};
 use crate::error::{Context, Error, Kind, Result};
 use crate::link::Link;
 use crate::message::{Reply, Request};
-use crate::parent::mount_source::Sources;
+use crate::parent::mount_source::{self, By, Opened, Sources};
 use crate::plan::Plan;
 use crate::plan::hooks::Stage;
 use crate::procfs::Procfs;
@@ -151,7 +151,15 @@ fn build_root(plan: &Plan, mut sources: Sources, state: &State, link: &Link) -> 
         false => join_cgroups(plan, link),
         true => Ok(Vec::new()),
     };
-    mounts::mount_all(&mut root, &plan.mounts, &mut sources, &plan.cgroup_view, &mut join, |step| link.step(step))?;
+    let mut binds = mount_source::Binds::new(&plan.rootfs);
+    let by = sources.by();
+    let open = |mounts: std::ops::Range<usize>| match by {
+        By::Init => binds.open(&plan.mounts[mounts]),
+        By::Parent => ask_for_sources(plan, mounts, link),
+    };
+    mounts::mount_all(&mut root, &plan.mounts, &mut sources, &plan.cgroup_view, &mut join, open, |step| {
+        link.step(step)
+    })?;
     join()?;
     link.step("make the devices");
     devices::create(&mut root, &plan.devices, &mut sources)?;
@@ -159,6 +167,14 @@ fn build_root(plan: &Plan, mut sources: Sources, state: &State, link: &Link) -> 
     set_sysctls(plan, link)?;
     run_hooks_before_pivot(plan, state, link)?;
     Ok(root)
+}
+
+fn ask_for_sources(plan: &Plan, mounts: std::ops::Range<usize>, link: &Link) -> Result<Vec<Opened>> {
+    let (first, count) = (mounts.start, mounts.len());
+    match link.ask(&Request::Sources { first, count }, &[])? {
+        (Reply::Sources(kinds), fds) => mount_source::unpack(kinds, fds, &plan.mounts[mounts], &plan.rootfs),
+        _ => Err(Error::new(Kind::System, "the parent did not answer with the sources of the mounts")),
+    }
 }
 
 /// Through the host's procfs, so before the change of root: what is at the container's /proc by then does not matter.

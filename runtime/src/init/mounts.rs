@@ -3,6 +3,7 @@
 //! Each is made detached, then attached to the descriptor of its target. The target is looked up once, inside the root.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -27,6 +28,9 @@ use crate::sys::mount::{self as sys, ATTR_RDONLY, Depth, attach};
 /// (and in the cgroup namespace) by then, and they may be made while it does the mounts before that one. It returns their
 /// directories as trees, as the parent opened them: all hierarchies of `view` in order, or none.
 ///
+/// `binds` opens the sources of a row of bind mounts, given as indices. It is asked for as many at once as stand in a row,
+/// but for so few that the descriptors stay far below any limit.
+///
 /// `step` is told of each mount before it is made.
 pub fn mount_all(
     root: &mut Root,
@@ -34,25 +38,35 @@ pub fn mount_all(
     sources: &mut Sources,
     view: &CgroupView,
     mut cgroups: impl FnMut() -> Result<Vec<OwnedFd>>,
+    mut binds: impl FnMut(Range<usize>) -> Result<Vec<Opened>>,
     step: impl Fn(&str),
 ) -> Result<()> {
-    let mut opened = std::mem::take(&mut sources.mounts).into_iter();
+    let mut opened = Vec::new().into_iter();
     let mut sysfs = sources.sysfs.take();
-    for mount in mounts {
+    for (index, mount) in mounts.iter().enumerate() {
         step(&describe(mount));
-        let source = opened.next().flatten();
-        match (&mount.source, source) {
-            (Source::Bind(_), Some(source)) => bind_mount(root, mount, source)?,
-            (Source::Bind(_), None) => return Err(failed(mount, Kind::System, "its source has not been opened")),
-            (Source::Filesystem(new), _) => new_filesystem(root, mount, new, &mut sysfs)?,
-            (Source::Remount(new), _) => remount(root, mount, new)?,
-            (Source::Cgroup, _) => {
-                let trees = cgroups()?;
-                cgroup_mount::mount(root, mount, view, trees)?;
+        match &mount.source {
+            Source::Bind(_) => {
+                if opened.len() == 0 {
+                    opened = binds(index..index + row(&mounts[index..]))?.into_iter();
+                }
+                match opened.next() {
+                    Some(source) => bind_mount(root, mount, source)?,
+                    None => return Err(failed(mount, Kind::System, "its source has not been opened")),
+                }
             }
+            Source::Filesystem(new) => new_filesystem(root, mount, new, &mut sysfs)?,
+            Source::Remount(new) => remount(root, mount, new)?,
+            Source::Cgroup => cgroup_mount::mount(root, mount, view, &mut cgroups)?,
         }
     }
     Ok(())
+}
+
+/// How many bind mounts stand in a row, up to what is opened at once.
+fn row(mounts: &[Mount]) -> usize {
+    const MOST: usize = 64;
+    mounts.iter().take(MOST).take_while(|mount| matches!(mount.source, Source::Bind(_))).count()
 }
 
 /// What `mount` is, as every failure of it begins.

@@ -1,12 +1,15 @@
-//! The host's side of the mounts: the root and every source of a bind mount as a detached tree, finished before init runs.
+//! The host's side of the mounts: the root and every source of a bind mount as a detached tree, with all its attributes.
 //!
 //! init then attaches descriptors and resolves no path of the host. A detached copy is a peer of the host's mount, so what
 //! keeps them apart is set here, before anything is attached or mounted on it.
 //!
+//! The root is taken before init exists; a bind mount's source when init asks for it ([`Binds`]): since Linux 6.8 the mount
+//! table is in the order in which mounts are made, not attached, and that must be the order of the configuration.
+//!
 //! Copying a mount needs CAP_SYS_ADMIN in the user namespace that owns the mount namespace. A caller without it has that
-//! privilege only in the namespaces the container gets, so nothing can be taken before they exist: [`Sources`] then
-//! stays empty, and init takes the same steps itself ([`Sources::complete`]) as the first thing in its new namespaces,
-//! which are still a plain copy of the host's: nothing of an image has been touched, and no container process exists.
+//! privilege only in the namespaces the container gets: [`Sources`] then stays empty, and init takes the same steps itself,
+//! the root ([`Sources::complete`]) as the first thing in its new namespaces, which are still a plain copy of the host's:
+//! nothing of an image has been touched, and no container process exists.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -14,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
-use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::stat::{SFlag, fstat};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::attributes::Changes;
@@ -45,18 +48,26 @@ pub struct Wanted<'a> {
 pub struct Sources {
     /// The root; absent until [`Sources::complete`] where the caller lacks the privilege.
     pub(crate) root: Option<Tree>,
-    /// One for each mount.
-    pub(crate) mounts: Vec<Option<Opened>>,
     /// One for each device node, where nodes cannot be made.
     pub(crate) devices: Vec<Option<OwnedFd>>,
     /// The host's /sys, where a new sysfs may be refused.
     pub(crate) sysfs: Option<OwnedFd>,
-    files: Option<FileLimit>,
+    by: By,
+}
+
+/// Who opens the sources of bind mounts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// The parent, when init asks.
+    #[default]
+    Parent,
+    /// init, because the parent lacks the privilege.
+    Init,
 }
 
 /// The source of a bind mount.
 #[derive(Debug)]
-pub(crate) enum Opened {
+pub enum Opened {
     /// A tree to be attached.
     Tree(Tree),
     /// `copy-symlink`: a link with this text.
@@ -65,22 +76,101 @@ pub(crate) enum Opened {
 
 /// A detached tree.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub struct Tree {
     pub(crate) fd: OwnedFd,
     /// What could not be changed while it is detached, because the kernel is older than 5.12.
     pub(crate) pending: Option<Changes>,
+}
+
+/// What [`Opened`] is without its descriptor, for a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpenedKind {
+    /// A tree as it shall be.
+    Tree,
+    /// A tree whose attributes and propagation are yet to be set.
+    PendingTree,
+    /// A link with this text.
+    Link(PathBuf),
+}
+
+/// Opens the sources of bind mounts, in any number of steps.
+#[derive(Debug)]
+pub struct Binds {
+    privacy: Privacy,
+    idmaps: IdmapNamespaces,
+}
+
+impl Binds {
+    /// For the mounts of a container with this root.
+    pub fn new(rootfs: &RootfsPlan) -> Self {
+        Self { privacy: rootfs.privacy, idmaps: IdmapNamespaces::default() }
+    }
+
+    /// Opens the sources of `mounts`, all of which are bind mounts.
+    pub fn open(&mut self, mounts: &[Mount]) -> Result<Vec<Opened>> {
+        mounts
+            .iter()
+            .map(|mount| match &mount.source {
+                Source::Bind(bind) => open_bind(mount, bind, self.privacy, &mut self.idmaps),
+                _ => Err(Error::new(Kind::System, format!("{} is no bind mount", mount.destination.display()))),
+            })
+            .collect()
+    }
+}
+
+/// Takes sources apart for a message; the descriptors go with it.
+pub fn pack(opened: &[Opened]) -> (Vec<OpenedKind>, Vec<&OwnedFd>) {
+    let kind = |opened: &Opened| match opened {
+        Opened::Tree(Tree { pending: None, .. }) => OpenedKind::Tree,
+        Opened::Tree(Tree { pending: Some(_), .. }) => OpenedKind::PendingTree,
+        Opened::Link(text) => OpenedKind::Link(text.clone()),
+    };
+    let fd = |opened| match opened {
+        &Opened::Tree(Tree { ref fd, .. }) => Some(fd),
+        Opened::Link(_) => None,
+    };
+    (opened.iter().map(kind).collect(), opened.iter().filter_map(fd).collect())
+}
+
+/// Puts the sources of `mounts` together from a message.
+pub fn unpack(kinds: Vec<OpenedKind>, fds: Vec<OwnedFd>, mounts: &[Mount], rootfs: &RootfsPlan) -> Result<Vec<Opened>> {
+    let wrong = || Error::new(Kind::System, "the parent sent other sources of mounts than it was asked for");
+    if kinds.len() != mounts.len() {
+        return Err(wrong());
+    }
+    let mut fds = fds.into_iter();
+    kinds
+        .into_iter()
+        .zip(mounts)
+        .map(|(kind, mount)| {
+            let pending = match (kind, &mount.source) {
+                (OpenedKind::Link(text), _) => return Ok(Opened::Link(text)),
+                (OpenedKind::Tree, _) => None,
+                (OpenedKind::PendingTree, Source::Bind(bind)) => Some(changes(mount, bind, rootfs.privacy)),
+                (OpenedKind::PendingTree, _) => return Err(wrong()),
+            };
+            Ok(Opened::Tree(Tree { fd: fds.next().ok_or_else(wrong)?, pending }))
+        })
+        .collect()
 }
 
 /// Takes all that `wanted` needs of the host. To be called before init is made; see above for callers without privilege.
 pub fn open(wanted: Wanted<'_>) -> Result<Sources> {
     let mut sources = Sources::default();
     match sources.complete(wanted) {
-        Err(error) if sources.root.is_none() && error.errno() == Some(Errno::EPERM) => Ok(Sources::default()),
+        Err(error) if sources.root.is_none() && error.errno() == Some(Errno::EPERM) => {
+            Ok(Sources { by: By::Init, ..Sources::default() })
+        }
         result => result.map(|()| sources),
     }
 }
 
 impl Sources {
+    /// Who opens the sources of bind mounts.
+    pub fn by(&self) -> By {
+        self.by
+    }
+
     /// Takes what is not there yet: nothing, unless the caller of [`open`] lacked the privilege.
     pub fn complete(&mut self, wanted: Wanted<'_>) -> Result<()> {
         if self.root.is_some() {
@@ -88,16 +178,6 @@ impl Sources {
         }
         let privacy = wanted.rootfs.privacy;
         self.root = Some(root(wanted.rootfs)?);
-        self.files = FileLimit::raise_for(wanted.mounts.len())?;
-        let mut idmaps = IdmapNamespaces::default();
-        self.mounts.reserve_exact(wanted.mounts.len());
-        for mount in wanted.mounts {
-            let source = match &mount.source {
-                Source::Bind(bind) => Some(open_bind(mount, bind, privacy, &mut idmaps)?),
-                Source::Filesystem(_) | Source::Cgroup | Source::Remount(_) => None,
-            };
-            self.mounts.push(source);
-        }
         if wanted.namespaces.user.is_private() {
             for device in wanted.devices {
                 self.devices.push(Some(open_device(device)?));
@@ -150,6 +230,10 @@ fn settle(fd: OwnedFd, changes: Changes) -> Result<Tree, Errno> {
     }
 }
 
+fn changes(mount: &Mount, bind: &Bind, privacy: Privacy) -> Changes {
+    Changes::of_bind(bind.depth, mount.attributes, mount.tree_attributes, &mount.propagation, privacy)
+}
+
 fn open_bind(mount: &Mount, bind: &Bind, privacy: Privacy, idmaps: &mut IdmapNamespaces) -> Result<Opened> {
     let what = || format!("mount {} on {}", bind.path.display(), mount.destination.display());
     if bind.link == SourceLink::Copy
@@ -165,8 +249,7 @@ fn open_bind(mount: &Mount, bind: &Bind, privacy: Privacy, idmaps: &mut IdmapNam
     if let Some(idmap) = &bind.idmap {
         idmaps.apply(&fd, idmap).map_err(|error| error.within(what()))?;
     }
-    let changes = Changes::of_bind(bind.depth, mount.attributes, mount.tree_attributes, &mount.propagation, privacy);
-    settle(fd, changes).map(Opened::Tree).map_err(|errno| match errno {
+    settle(fd, changes(mount, bind, privacy)).map(Opened::Tree).map_err(|errno| match errno {
         Errno::EPERM => Error::caused(
             Kind::System,
             what(),
@@ -181,7 +264,6 @@ fn open_bind(mount: &Mount, bind: &Bind, privacy: Privacy, idmaps: &mut IdmapNam
 fn explain(what: String, bind: &Bind, errno: Errno) -> Error {
     let cause = match errno {
         Errno::ENOENT => "source does not exist",
-        Errno::EMFILE | Errno::ENFILE => "too many open files: each mount needs one, raise the limit (ulimit -n)",
         Errno::EINVAL if bind.depth == Depth::One => {
             "the kernel refuses to copy it without the mounts below it: use rbind, or a source that can be bound"
         }
@@ -203,38 +285,6 @@ pub(crate) fn open_device(device: &DeviceNode) -> Result<OwnedFd> {
         return Err(Error::caused(Kind::System, what(), "the host has another one at this path"));
     }
     Ok(fd)
-}
-
-/// The soft limit on open files, raised while there is a descriptor for each of many mounts.
-#[derive(Debug)]
-struct FileLimit {
-    soft: rlim_t,
-    hard: rlim_t,
-}
-
-/// So many descriptors are always left for other things.
-const SPARE_FILES: rlim_t = 200;
-
-impl FileLimit {
-    fn raise_for(mounts: usize) -> Result<Option<Self>> {
-        // Any usual limit allows so many.
-        if mounts < 512 {
-            return Ok(None);
-        }
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).on("read", "the limit on open files")?;
-        if soft >= mounts as rlim_t + SPARE_FILES || soft == hard {
-            return Ok(None);
-        }
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).on("raise", "the limit on open files")?;
-        Ok(Some(Self { soft, hard }))
-    }
-}
-
-impl Drop for FileLimit {
-    fn drop(&mut self) {
-        // Lowering it back cannot be refused.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard);
-    }
 }
 
 /// The directories of `view` as trees for the mount of the type `cgroup` among `mounts`, once they exist. None where they are

@@ -44,6 +44,7 @@ pub struct Served {
 ///
 /// Its `Ready` is not answered: the caller does what is left to do, and then lets it go on.
 pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Served) -> Result<()> {
+    let mut binds = mount_source::Binds::new(&desk.plan.rootfs);
     loop {
         let (request, fds) = match spawned.next_request()? {
             Next::Request(request, fds) => (request, fds),
@@ -61,6 +62,15 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Serv
                 let path = format!("/proc/{}/ns/net", spawned.pid());
                 let namespace = File::open(&path).on("open", path)?;
                 served.moved = netdev::move_all(&desk.plan.net_devices, namespace.as_fd())?;
+            }
+            Request::Sources { first, count } => {
+                let asked = first.checked_add(count).and_then(|end| desk.plan.mounts.get(first..end));
+                let asked =
+                    asked.ok_or_else(|| Error::new(Kind::System, "init asked for mounts that nobody planned"))?;
+                let opened = binds.open(asked)?;
+                let (kinds, fds) = mount_source::pack(&opened);
+                spawned.reply(&Reply::Sources(kinds), &fds)?;
+                continue;
             }
             Request::Cgroup => {
                 let join = join_fds(desk)?;

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use tare::error::Result;
 use tare::init::rootfs::Root;
 use tare::init::{devices, mask, mounts, rootfs};
-use tare::parent::mount_source::{self, Sources, Wanted};
+use tare::parent::mount_source::{self, Binds, By, Opened, Sources, Wanted};
 use tare::plan::cgroup_view::{CgroupView, Scope, Version};
 use tare::plan::devices::Devices;
-use tare::plan::mounts::{Masks, Mount, RootChange, RootfsPlan};
+use tare::plan::mounts::{Masks, Mount, RootChange, RootfsPlan, Source};
 use tare::plan::namespaces::Namespaces;
 
 /// What a file of a tree is.
@@ -112,6 +112,14 @@ pub(crate) fn change(path: impl AsRef<Path>, flags: MsFlags) {
     mount(None::<&str>, path.as_ref(), None::<&str>, flags, None::<&str>).expect("a change of propagation");
 }
 
+/// What the host's side opened.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) sources: Sources,
+    binds: Binds,
+    opened: Vec<Opened>,
+}
+
 /// The plan of a container.
 pub(crate) struct Plan {
     pub(crate) rootfs: RootfsPlan,
@@ -133,9 +141,18 @@ impl Plan {
         }
     }
 
-    /// The host's side.
-    pub(crate) fn open(&self) -> Result<Sources> {
-        mount_source::open(self.wanted())
+    /// The host's side. The sources of bind mounts, which init asks for one after the other, are opened now: afterwards
+    /// this process is init.
+    pub(crate) fn open(&self) -> Result<Opening> {
+        let sources = mount_source::open(self.wanted())?;
+        let mut binds = Binds::new(&self.rootfs);
+        let mut opened = Vec::new();
+        if sources.by() == By::Parent {
+            for mount in self.mounts.iter().filter(|mount| matches!(mount.source, Source::Bind(_))) {
+                opened.extend(binds.open(std::slice::from_ref(mount))?);
+            }
+        }
+        Ok(Opening { sources, binds, opened })
     }
 
     /// Everything up to the mounts, in a new mount namespace.
@@ -145,18 +162,30 @@ impl Plan {
 
     pub(crate) fn mounted_with(
         &self,
-        mut sources: Sources,
+        mut opening: Opening,
         cgroups: impl FnMut() -> Result<Vec<OwnedFd>>,
     ) -> Result<Root> {
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
-        self.set_up(&mut sources, cgroups)
+        self.set_up(&mut opening, cgroups)
     }
 
     /// What init does in its namespaces, up to the mounts.
-    pub(crate) fn set_up(&self, sources: &mut Sources, cgroups: impl FnMut() -> Result<Vec<OwnedFd>>) -> Result<Root> {
+    pub(crate) fn set_up(&self, opening: &mut Opening, cgroups: impl FnMut() -> Result<Vec<OwnedFd>>) -> Result<Root> {
+        let Opening { sources, binds, opened } = opening;
         sources.complete(self.wanted())?;
+        let by = sources.by();
+        let open = |range: std::ops::Range<usize>| match by {
+            By::Init => binds.open(&self.mounts[range]),
+            By::Parent => {
+                // As they come through the channel.
+                let asked: Vec<_> = opened.drain(..range.len()).collect();
+                let (kinds, fds) = mount_source::pack(&asked);
+                let fds = fds.into_iter().map(|fd| fd.try_clone().unwrap()).collect();
+                mount_source::unpack(kinds, fds, &self.mounts[range], &self.rootfs)
+            }
+        };
         let mut root = rootfs::attach(&self.rootfs, sources)?;
-        mounts::mount_all(&mut root, &self.mounts, sources, &self.cgroups, cgroups, |_| ())?;
+        mounts::mount_all(&mut root, &self.mounts, sources, &self.cgroups, cgroups, open, |_| ())?;
         devices::create(&mut root, &self.devices, sources)?;
         Ok(root)
     }
