@@ -134,7 +134,7 @@ wrong! { wrong_processes:
     ["/process/scheduler" = {"policy": "SCHED_OTHER", "nice": 20}] => "process.scheduler.nice 20 is not within -20 and 19";
     ["/process/scheduler" = {"policy": "SCHED_FIFO", "priority": 100}] => "process.scheduler.priority 100 is not within 1 and 99 (policy SCHED_FIFO)";
     ["/process/ioPriority" = {"class": "IOPRIO_CLASS_BE", "priority": 8}] => "process.ioPriority.priority 8 is not within 0 and 7";
-    ["/process/execCPUAffinity" = {"initial": "x"}] => "{bundle}/config.json: process.execCPUAffinity.initial: Invalid execCPUAffinity format: x";
+    ["/process/execCPUAffinity" = {"initial": "x"}] => "{bundle}/config.json: process.execCPUAffinity: Invalid execCPUAffinity format: x";
     ["/linux/personality" = {"domain": "BSD"}] => "{bundle}/config.json: linux.personality.domain: unknown variant `BSD`, expected `LINUX` or `LINUX32`";
     ["/linux/memoryPolicy" = {"mode": "MPOL_BOGUS"}] => "{bundle}/config.json: linux.memoryPolicy.mode: unknown variant `MPOL_BOGUS`, expected one of `MPOL_DEFAULT`, `MPOL_BIND`, `MPOL_INTERLEAVE`, `MPOL_WEIGHTED_INTERLEAVE`, `MPOL_PREFERRED`, `MPOL_PREFERRED_MANY`, `MPOL_LOCAL`";
     ["/linux/memoryPolicy" = {"mode": "MPOL_BIND", "nodes": ""}] => "linux.memoryPolicy.nodes is empty: the mode MPOL_BIND needs nodes";
