@@ -9,6 +9,9 @@
 //!   Request::Failed(Error)     ──────────►  (no reply; end of file follows)
 //! ```
 //!
+//! A message without fds is written by write(2), and an answer that brings none is read by read(2): a seccomp filter that
+//! init is under already may well not let sendmsg(2) and recvmsg(2) through.
+//!
 //! Only the child asks. The channel knows packets and fds; what they mean is [`crate::message`]'s. Both ends are
 //! close-on-exec, so that end of file tells the parent that the program runs, or that the child is gone.
 
@@ -56,21 +59,45 @@ impl Channel {
     /// Sends one message with its fds.
     pub fn send<T: Serialize>(&self, message: &T, fds: &[&OwnedFd]) -> Result<()> {
         let bytes = encode(message)?;
+        if fds.is_empty() {
+            return self.write(&bytes);
+        }
         let raw: Vec<_> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
-        let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
         // MSG_NOSIGNAL: the other end may be gone, which is an error to report and no reason to die.
         loop {
             match sendmsg::<UnixAddr>(
                 self.0.as_raw_fd(),
                 &[IoSlice::new(&bytes)],
-                control,
+                &rights,
                 MsgFlags::MSG_NOSIGNAL,
                 None,
             ) {
                 Err(Errno::EINTR) => continue,
                 sent => return sent.map(drop).on("write to", "the channel between init and its parent"),
             }
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        loop {
+            match nix::unistd::write(&self.0, bytes) {
+                Err(Errno::EINTR) => continue,
+                sent => return sent.map(drop).on("write to", "the channel between init and its parent"),
+            }
+        }
+    }
+
+    /// Waits for one message that brings no fds; any that it brings all the same are closed.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<Incoming<T>> {
+        let mut bytes = vec![0; MAX_MESSAGE];
+        loop {
+            return match nix::unistd::read(&self.0, &mut bytes) {
+                Err(Errno::EINTR) => continue,
+                Ok(0) | Err(Errno::ECONNRESET) => Ok(Incoming::End),
+                Ok(length) => Ok(Incoming::Message(decode(&bytes[..length])?, Vec::new())),
+                Err(errno) => Err(errno).on("read from", "the channel between init and its parent"),
+            };
         }
     }
 

@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::init::credentials::run_on;
 use crate::join::{self, Given};
 use crate::message::{Reply, Request};
-use crate::parent::serve::{explain, hand_listener, one};
+use crate::parent::serve::{explain, fetch_listener, hand_listener, one};
 use crate::parent::{Next, Spawned, inherited, limits, rdt, spawn};
 use crate::plan::namespaces::{self, Namespaces, Source};
 use crate::plan::process::{self, Call, Keyring, ProcessPlan, inherited_listen_fds};
@@ -239,8 +239,8 @@ fn serve(spawned: &mut Spawned, desk: &Desk<'_>) -> Result<Option<OwnedFd>> {
                     }
                 }
             }
-            Request::Listener => {
-                let listener = one(fds, &request)?;
+            Request::Listener { fd } => {
+                let listener = fetch_listener(spawned, fd)?;
                 let json = desk.state.to_oci_json(Status::Running, desk.state.init.map(|init| init.pid));
                 hand_listener(listener, desk.seccomp, spawned.pid(), &json)?;
             }

@@ -10,7 +10,6 @@ use crate::plan::hooks::Stage;
 use crate::plan::mounts;
 use crate::plan::namespaces::KINDS;
 use crate::plan::process::capabilities;
-use crate::sys;
 
 /// The highest capability there is a name for: CAP_CHECKPOINT_RESTORE.
 const LAST_CAPABILITY: u32 = 40;
@@ -42,14 +41,13 @@ fn features() -> Value {
 
 fn seccomp() -> Value {
     let known = plan::seccomp::features();
-    let has = |name: &&&str| plan::seccomp::flag_value(name).is_some_and(sys::seccomp::supports);
     json!({
         "enabled": true,
         "actions": known.actions,
         "operators": known.operators,
         "archs": known.archs,
         "knownFlags": known.known_flags,
-        "supportedFlags": known.known_flags.iter().filter(has).collect::<Vec<_>>(),
+        "supportedFlags": crate::init::seccomp::supported_flags(),
     })
 }
 

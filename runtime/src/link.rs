@@ -49,7 +49,11 @@ impl Link {
 
     /// Asks for something that has nothing to say but that it was done.
     pub fn ask_done(&self, request: &Request) -> Result<()> {
-        self.ask(request, &[]).map(drop)
+        self.channel.send(request, &[])?;
+        match self.channel.read::<Reply>()? {
+            Incoming::Message(..) => Ok(()),
+            Incoming::End => exit_now(1),
+        }
     }
 
     /// Tells the user something by way of the parent's log.

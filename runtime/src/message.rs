@@ -11,7 +11,7 @@
 //!                               Cgroup (among those) ───►  makes the cgroups, hands over fds     ► Cgroup + fds
 //!                               RuntimeHooks ───────────►  prestart, createRuntime               ► Done
 //!                               Console + pty ──────────►  passes it on, or keeps it             ► Done
-//!                               Listener + fd ──────────►  sends it to the seccomp agent         ► Done
+//!                               Listener{fd} ───────────►  sends it to the seccomp agent         ► Done
 //!                               Ready ──────────────────►  saves the state                       ► Done
 //!                               (end of file by execve, or by waiting on exec.fifo)
 //!   Warning, Failed at any time ────────────────────────►  logs; fails with it                    (no reply)
@@ -51,8 +51,12 @@ pub enum Request {
     RuntimeHooks,
     /// The pty of the container; its fd is with this.
     Console,
-    /// The seccomp listener; its fd is with this.
-    Listener,
+    /// The seccomp listener. A filter is in force already, so it is not sent, which would take sendmsg(2): the parent is to
+    /// fetch it (pidfd_getfd(2)), for which this takes write(2) alone.
+    Listener {
+        /// Its number in the sender.
+        fd: i32,
+    },
     /// Everything is done but the last step.
     Ready,
     /// Something the user should know; not an end.
@@ -94,7 +98,7 @@ impl Order {
             Request::Cgroup => 5,
             Request::RuntimeHooks => 6,
             Request::Console => 7,
-            Request::Listener => 8,
+            Request::Listener { .. } => 8,
             Request::Ready => 9,
             Request::Warning(_) | Request::Failed(_) => return Ok(()),
         };
@@ -120,7 +124,7 @@ mod tests {
             Request::Cgroup,
             Request::RuntimeHooks,
             Request::Console,
-            Request::Listener,
+            Request::Listener { fd: 9 },
             Request::Ready,
         ]
     }

@@ -71,3 +71,23 @@ fn the_agent_answers_for_an_exec_too() {
     assert!(output.code() == 1 && output.stderr.contains(TEXT), "{output:?}");
     drop(first);
 }
+
+/// The listener gets to the agent whatever the filter does to the ways in which descriptors are sent: agents do ask about
+/// sendmsg, and a profile need not allow it.
+#[test]
+fn the_listener_needs_no_sendmsg() {
+    for action in [json!("SCMP_ACT_NOTIFY"), json!("SCMP_ACT_ERRNO")] {
+        let rt = Runtime::from_env();
+        let agent = Console::listen(&rt);
+        let rule = json!({"names": ["sendmsg", "recvmsg", "sendto", "recvfrom"], "action": action});
+        let bundle = bundle(&rt, &["/bin/mkdir", "/tmp/x"], &agent).push("/linux/seccomp/syscalls", rule);
+        let container = rt.create(&bundle, &[]).unwrap();
+        let (listener, message) = agent.accept();
+        check(&message, container.id(), "creating", &bundle);
+        container.start().ok();
+        assert!(wait::readable(listener.as_fd(), wait::deadline()), "{action}: nobody asked");
+        sys::refuse_notified(&listener, ANSWER).unwrap();
+        container.wait_exit();
+        assert!(container.stderr().contains(TEXT), "{action}: {}", container.stderr());
+    }
+}

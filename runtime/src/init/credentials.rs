@@ -1,6 +1,8 @@
 //! Becoming the payload's user: attributes, filter, groups, ids, capabilities. The order is the point; each step says why it
 //! stands where it does.
 
+use std::os::fd::AsRawFd;
+
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
@@ -80,7 +82,7 @@ pub fn apply<'a>(prepared: Prepared<'a>, role: Role, filter: Option<&'a Seccomp>
 
 fn load(filter: &Seccomp, link: &Link) -> Result<()> {
     if let Some(listener) = seccomp::load(filter)? {
-        link.ask(&Request::Listener, &[&listener])?;
+        link.ask_done(&Request::Listener { fd: listener.as_raw_fd() })?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::plan::Plan;
 use crate::plan::hooks::Stage;
 use crate::plan::seccomp::Seccomp;
 use crate::state::{ContainerDir, Init, State, Status};
+use crate::sys::process::pidfd_getfd;
 use crate::{hooks, terminal};
 
 /// What the parent works with while it serves.
@@ -99,8 +100,8 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Serv
                     }
                 }
             }
-            Request::Listener => {
-                let listener = one(fds, &request)?;
+            Request::Listener { fd } => {
+                let listener = fetch_listener(spawned, fd)?;
                 let json = desk.state.to_oci_json(Status::Creating, Some(spawned.pid()));
                 hand_listener(listener, desk.plan.seccomp.as_ref(), spawned.pid(), &json)?;
             }
@@ -118,6 +119,11 @@ pub fn note(pid: i32, desk: &mut Desk<'_>) -> Result<()> {
     limits::set_oom_score(pid, &desk.plan.process)?;
     desk.state.init = Some(Init::of(pid)?);
     desk.dir.save(desk.state)
+}
+
+/// The seccomp listener that is number `fd` in the child.
+pub fn fetch_listener(spawned: &Spawned, fd: i32) -> Result<OwnedFd> {
+    pidfd_getfd(spawned.pidfd(), fd).on("fetch", "the seccomp listener from init")
 }
 
 /// Sends the seccomp listener of process `pid` to the agent that the configuration names.

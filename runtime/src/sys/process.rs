@@ -131,6 +131,14 @@ pub fn set_undumpable() -> Result<(), Errno> {
     Errno::result(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
 }
 
+/// pidfd_getfd(2): a copy of what is number `fd` in the process. It takes the right to trace that one.
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: the call takes integers only.
+    let copy = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
+    // SAFETY: the call succeeded, so it returned a new fd that nobody else owns; it is close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy as libc::c_int) })
+}
+
 /// prctl(2) PR_SET_CHILD_SUBREAPER 1: descendants whose parent ends become our children.
 pub fn set_child_subreaper() -> Result<(), Errno> {
     // SAFETY: PR_SET_CHILD_SUBREAPER takes an integer.
