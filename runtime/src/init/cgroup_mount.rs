@@ -60,6 +60,7 @@ fn unified(root: &Root, mount: &Mount, view: &CgroupView, trees: Vec<OwnedFd>, t
         made => made.map_err(failed_call(mount))?,
     };
     attach(&tree, target).map_err(failed_call(mount))?;
+    settle(root, mount, &tree)?;
     propagate(root, mount, &tree)
 }
 
@@ -71,6 +72,14 @@ fn propagate(root: &Root, mount: &Mount, tree: &OwnedFd) -> Result<()> {
     Changes::of_filesystem(mount.tree_attributes, &mount.propagation)
         .apply_attached(root, tree)
         .map_err(failed_call(mount))
+}
+
+/// Sets the attributes of a tree that could not get them while it was detached: read-only above all (CVE-2023-25809).
+fn settle(root: &Root, mount: &Mount, tree: &OwnedFd) -> Result<()> {
+    if !root.settles_late() {
+        return Ok(());
+    }
+    Changes::of_mount(attributes(mount)).apply_attached(root, tree).map_err(failed_call(mount))
 }
 
 /// The hierarchy's directory as a tree with all attributes.
@@ -107,6 +116,7 @@ fn legacy(
         // Nobody else can reach this tmpfs yet, so its names are what we made them.
         attach_at(&tree, &directory, &name)
             .map_err(|errno| within(Error::sys(format!("attach the cgroup {}", hierarchy.name), errno)))?;
+        settle(root, mount, &tree)?;
         if hierarchy.name.contains(',') {
             for controller in hierarchy.name.split(',') {
                 match symlinkat(Path::new(&hierarchy.name), &directory, controller) {

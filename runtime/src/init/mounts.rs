@@ -274,6 +274,10 @@ fn new_filesystem(root: &mut Root, mount: &Mount, new: &Filesystem, sysfs: &mut 
         copy_up::copy(&target, &made).map_err(|error| error.within(describe(mount)))?;
     }
     attach(&made, &target).map_err(failed_call(mount))?;
+    if root.settles_late() && sysfs.is_none() && *new.kind == *c"sysfs" {
+        // It may be the host's; for one of its own this changes nothing.
+        settle(root, mount, &made, Some(Changes::of_mount(mount.attributes)))?;
+    }
     let changes = Changes::of_filesystem(mount.tree_attributes, &mount.propagation);
     if !changes.is_empty() {
         settle(root, mount, &made, Some(changes))?;

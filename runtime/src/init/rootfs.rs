@@ -45,6 +45,11 @@ impl Root {
         Self { fd, late_readonly: Vec::new(), null: None, procfs: None }
     }
 
+    /// Whether what was taken from the host could not get its attributes while it was detached (before Linux 5.12).
+    pub(super) fn settles_late(&self) -> bool {
+        self.procfs.is_some()
+    }
+
     /// mount(2) with `flags` on the mount `target` is the root of, for kernels without mount_setattr(2). That call knows
     /// paths only; this one goes through the host's procfs to an entry of our own process, so it leads to that very mount,
     /// after the switch of the root too.

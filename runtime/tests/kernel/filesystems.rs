@@ -18,9 +18,11 @@ pub(crate) const CASES: &[Case] = &[
     ("filesystems::the_default_bundle_on_a_kernel_without_mount_setattr", the_default_bundle_on_an_old_kernel),
     ("filesystems::recursive_options_on_a_kernel_without_mount_setattr", recursive_options_on_an_old_kernel),
     ("filesystems::cgroup_hierarchies_are_bound_or_mounted", cgroup_hierarchies_are_bound),
+    ("filesystems::cgroup_hierarchies_on_a_kernel_without_mount_setattr", cgroup_hierarchies_on_an_old_kernel),
     ("filesystems::cgroup_hierarchies_in_a_namespace", cgroup_hierarchies_in_a_namespace),
     ("filesystems::the_unified_hierarchy", the_unified_hierarchy),
     ("filesystems::a_user_namespace_gets_bound_devices", a_user_namespace_gets_bound_devices),
+    ("filesystems::a_user_namespace_on_a_kernel_without_mount_setattr", a_user_namespace_on_an_old_kernel),
     ("filesystems::without_privilege_init_opens_the_sources", without_privilege_init_opens_the_sources),
     ("filesystems::a_tmpfs_starts_as_a_copy", a_tmpfs_starts_as_a_copy),
     ("filesystems::a_tmpfs_has_the_mode_of_what_it_covers", a_tmpfs_has_the_mode_of_what_it_covers),
@@ -203,6 +205,21 @@ fn cgroup_hierarchies_are_bound() {
     assert_eq!(fs::read_link("/sys/fs/cgroup/second").unwrap(), Path::new("first,second"));
 }
 
+fn cgroup_hierarchies_on_an_old_kernel() {
+    let world = World::new();
+    without_mount_setattr();
+    let mut plan = world.plan(json!([proc_mount(), cgroup_mount(&["ro"])]), json!({}));
+    plan.cgroups.hierarchies = legacy_hierarchies();
+    if plan.cgroups.hierarchies.is_empty() {
+        crate::skip!("this host has no cgroups of version 1");
+    }
+    let names: Vec<String> = plan.cgroups.hierarchies.iter().map(|hierarchy| hierarchy.name.clone()).collect();
+    let mut trees = Some(tare::parent::mount_source::open_cgroups(&plan.cgroups, &plan.mounts).unwrap());
+    let root = plan.mounted_with(plan.open().unwrap(), || Ok(trees.take().unwrap())).unwrap();
+    plan.finish(root).unwrap();
+    check_hierarchies(&names);
+}
+
 fn cgroup_hierarchies_in_a_namespace() {
     let world = World::new();
     let hierarchies = legacy_hierarchies();
@@ -247,7 +264,16 @@ fn enter_user_namespace(more: CloneFlags) {
 }
 
 fn a_user_namespace_gets_bound_devices() {
+    user_namespace_gets_bound_devices(&World::new());
+}
+
+fn a_user_namespace_on_an_old_kernel() {
     let world = World::new();
+    without_mount_setattr();
+    user_namespace_gets_bound_devices(&world);
+}
+
+fn user_namespace_gets_bound_devices(world: &World) {
     world.host_tree(&[("data/file", Node::File("data"))]);
     let mut mounts = default_mounts();
     let list = mounts.as_array_mut().unwrap();
