@@ -123,8 +123,9 @@ const ROWS: &[Row] = &[
          is_up
          d logs one 2>err; cat err
          d stats --no-stream --format '{{.MemUsage}} {{.PIDs}}' one | awk '{print $3, ($4 > 0)}'
+         d top one -o pid,args | grep -o 'sleep 1000'
          d inspect one --format '{{.State.Status}} {{.HostConfig.Runtime}}'",
-        "out\nerr\n64MiB 1\nrunning tare",
+        "out\nerr\n64MiB 1\nsleep 1000\nrunning tare",
     ),
     row(
         "exec and exec -it",
@@ -204,6 +205,25 @@ const ROWS: &[Row] = &[
         "build with buildkit, which finds the runtime by the name runc",
         "DOCKER_BUILDKIT=1 d build -q -t kit context >/dev/null; d run --rm $offline kit",
         "0\nfile\nana",
+    ),
+    row(
+        "--restart: a container that fails begins again",
+        "d run -d --name restart $offline --restart on-failure:2 -v /run/world/up:/up box sh -c 'echo >/up; exit 3' >/dev/null
+         is_up; is_up; is_up; d wait restart; d inspect restart --format '{{.RestartCount}}'",
+        "3\n2",
+    ),
+    row(
+        "--health-cmd",
+        "d run -d --name healthy $offline --health-cmd 'cat /www/index.html' --health-interval 100ms box sleep 1000 >/dev/null
+         until [ $(d inspect healthy --format '{{.State.Health.Status}}') = healthy ]; do :; done
+         d inspect healthy --format '{{(index .State.Health.Log 0).Output}}'",
+        "from the image",
+    ),
+    row(
+        "attach, export, diff",
+        "d create -i --name attach $offline box sh -c 'read line; echo $line >/got; cat /got' >/dev/null
+         echo through | d start -ai attach; d diff attach; d export attach | tar -xOf - got",
+        "through\nA /got\nthrough",
     ),
     row(
         "ten at once",

@@ -224,6 +224,46 @@ const ROWS: &[Row] = &[
         "seen",
     ),
     row(
+        "volumes: a tmpfs begins with what the image has there",
+        "p run --rm $offline --tmpfs /www:size=1m box sh -c 'cat /www/index.html; grep -c \" /www tmpfs\" /proc/mounts'",
+        "from the image\n1",
+    ),
+    row(
+        "--rootfs, --annotation, --oom-score-adj, --ulimit, --timezone",
+        "p run --rm $offline --annotation a.b=c --oom-score-adj 500 --ulimit core=0:0 --tz UTC --rootfs /run/world/rootfs sh -c '
+            cat /www/index.html /proc/self/oom_score_adj; ulimit -c'",
+        "from the image\n500\n0",
+    ),
+    row(
+        "--hooks-dir: hooks with the state of their moment",
+        "mkdir -p hooks; rm -f hooked; printf '#!/bin/sh\\necho $1 $(jq -r .status) >>/run/world/hooked\\n' >hook; chmod +x hook
+         for stage in prestart createRuntime poststart poststop; do
+            echo '{\"version\": \"1.0.0\", \"hook\": {\"path\": \"/run/world/hook\", \"args\": [\"hook\", \"'$stage'\"],
+                \"env\": [\"PATH=/usr/bin:/bin\"]}, \"when\": {\"always\": true}, \"stages\": [\"'$stage'\"]}' >hooks/$stage.json
+         done
+         $P --hooks-dir /run/world/hooks run --rm $offline box true; sort hooked",
+        "createRuntime creating\npoststart running\npoststop stopped\nprestart creating",
+    ),
+    row(
+        "--preserve-fds",
+        "exec 3<rootfs/www/index.html; p run --rm --preserve-fds 1 $offline box sh -c 'cat <&3'",
+        "from the image",
+    ),
+    row(
+        "--cgroupns: the container's cgroups are the root, or the host's; --systemd: one it may write",
+        "p run --rm $offline --cgroupns private box sh -c 'grep -c \":/$\" /proc/self/cgroup >/dev/null && echo root'
+         p run --rm $offline --cgroupns host box grep -c $CG /proc/self/cgroup >/dev/null && echo host
+         p run --rm $offline --systemd always box sh -c 'mkdir /sys/fs/cgroup/systemd/sub || mkdir /sys/fs/cgroup/sub; touch /run/x &&
+            rmdir /sys/fs/cgroup/systemd/sub /sys/fs/cgroup/sub; echo writable' 2>/dev/null",
+        "root\nhost\nwritable",
+    ),
+    row(
+        "--health-cmd",
+        "p run -d --name healthy $offline --health-cmd 'cat /www/index.html' --health-interval disable box sleep 1000 >/dev/null
+         p healthcheck run healthy && p inspect healthy --format '{{(index .State.Health.Log 0).ExitCode}}'",
+        "0",
+    ),
+    row(
         "--device, --privileged",
         "p run --rm $offline --device /dev/fuse:/dev/mine box sh -c 'stat -c %t:%T /dev/mine; ls /dev | grep -c loop; exec 3<>/dev/mine'
          p run --rm --privileged $offline box sh -c 'mount -t tmpfs t /mnt 2>/dev/null || mount -t tmpfs t /tmp && echo mounted'",
