@@ -132,8 +132,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], pointer: &str) -> Result<T> {
     // As text again: reading the type from another form would compile it a second time.
     let text = root.to_string().into_bytes();
     let value = serde_json::from_slice(&text).map_err(|error| wrong(&text, error))?;
-    for name in unknown {
-        log::warn(format_args!("ignoring unknown capability {name:?}"));
+    if !unknown.is_empty() {
+        // runc's words, which its callers know. The names are the configuration's: quoted, so that they stay on the line.
+        let names = unknown.join(" ").escape_debug().to_string();
+        log::warn(format_args!("ignoring unknown or unavailable capabilities: [{names}]"));
     }
     Ok(value)
 }

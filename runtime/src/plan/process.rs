@@ -195,7 +195,7 @@ pub fn lower(process: &Process, linux: Option<&Linux>, call: &Call<'_>) -> Resul
         env,
         cwd: cwd(process)?,
         user: user(process)?,
-        capabilities: process.capabilities().as_ref().map(Capabilities::from_spec).unwrap_or_default(),
+        capabilities: process.capabilities().as_ref().map(Capabilities::from_spec).transpose()?.unwrap_or_default(),
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: oom_score_adj(process)?,

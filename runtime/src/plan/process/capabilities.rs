@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use oci_spec::runtime::{Capability, LinuxCapabilities};
 
+use crate::error::{Error, Kind, Result};
+
 /// The five sets: bit n is capability number n of capabilities(7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
@@ -31,38 +33,60 @@ pub struct Held {
 
 impl Capabilities {
     /// Takes the sets as given; a set that is not given is empty.
-    pub fn from_spec(sets: &LinuxCapabilities) -> Self {
+    ///
+    /// # Errors
+    /// When the inheritable set is larger than the bounding set: the kernel refuses that (capabilities(7)), and dropping a
+    /// part of either would not be what was asked for.
+    pub fn from_spec(sets: &LinuxCapabilities) -> Result<Self> {
         let mask = |set: &Option<HashSet<Capability>>| {
             set.iter().flatten().fold(0, |mask, &capability| mask | 1 << number(capability))
         };
-        Self {
+        let masks = Self {
             bounding: mask(sets.bounding()),
             effective: mask(sets.effective()),
             inheritable: mask(sets.inheritable()),
             permitted: mask(sets.permitted()),
             ambient: mask(sets.ambient()),
+        };
+        match masks.inheritable & !masks.bounding {
+            0 => Ok(masks),
+            surplus => Err(Error::caused(
+                Kind::Invalid,
+                format!(
+                    "process.capabilities.inheritable has [{}], which process.capabilities.bounding has not",
+                    names(surplus)
+                ),
+                "operation not permitted",
+            )),
         }
     }
 
-    /// Splits what was asked for into what the kernel will grant and one warning a set for the rest: the runtime
-    /// specification wants a container that runs with less, not one that fails.
+    /// Splits what was asked for into what the kernel will grant and warnings about the rest: the runtime specification wants
+    /// a container that runs with less, not one that fails.
     pub fn granted(self, held: Held) -> (Self, Vec<String>) {
         let mut warnings = Vec::new();
-        let mut limit = |set: &str, wanted: u64, limit: u64, reason: &str| {
-            if wanted & !limit != 0 {
-                warnings.push(format!("{set} capabilities not granted: {}: {reason}", names(wanted & !limit)));
-            }
-            wanted & limit
-        };
+        let unavailable = (self.bounding & !held.bounding) | (self.permitted & !held.permitted);
+        if unavailable != 0 {
+            warnings.push(format!(
+                "ignoring unknown or unavailable capabilities: [{}]: the runtime itself does not have them",
+                names(unavailable)
+            ));
+        }
         // Each rule is the kernel's own, in cap_capset() and cap_task_prctl().
-        let bounding = limit("bounding", self.bounding, held.bounding, "the runtime itself does not have them");
-        let permitted = limit("permitted", self.permitted, held.permitted, "the runtime itself does not have them");
-        let effective = limit("effective", self.effective, permitted, "they are not in the permitted set");
-        let inheritable = limit("inheritable", self.inheritable, bounding, "they are not in the bounding set");
-        let ambient = limit("ambient", self.ambient, permitted, "they are not in the permitted set");
+        let bounding = self.bounding & held.bounding;
+        let permitted = self.permitted & held.permitted;
+        let mut within_permitted = |set: &str, wanted: u64| {
+            let surplus = wanted & !permitted & !unavailable;
+            if surplus != 0 {
+                warnings.push(format!("ignoring {set} capabilities that are not permitted: [{}]", names(surplus)));
+            }
+            wanted & permitted
+        };
+        let effective = within_permitted("effective", self.effective);
+        let inheritable = self.inheritable & bounding;
         // The kernel wants them in the inheritable set too. That runc's default configuration asks for an ambient set and,
         // since CVE-2022-29162, for no inheritable one is no news to anybody: no warning.
-        let ambient = ambient & inheritable;
+        let ambient = within_permitted("ambient", self.ambient) & inheritable;
         (Self { bounding, effective, inheritable, permitted, ambient }, warnings)
     }
 }
@@ -77,7 +101,7 @@ pub fn name(number: u32) -> String {
 
 fn names(mask: u64) -> String {
     let names: Vec<String> = (0..u64::BITS).filter(|bit| mask & 1 << bit != 0).map(name).collect();
-    names.join(", ")
+    names.join(" ")
 }
 
 fn number(capability: Capability) -> u8 {
