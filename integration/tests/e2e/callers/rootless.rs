@@ -1,6 +1,10 @@
 //! An ordinary user: `tare` by hand, with a user namespace of one and of several ranges, and podman.
 //!
-//! The user exists in the world's own /etc only. It has no cgroup it could write to.
+//! The user exists in the world's own /etc only. Where a row does not name the cgroup delegated to it, it has none.
+
+use std::path::Path;
+
+use integration::report_skip;
 
 use super::{Row, User, World, need, report, row, run_rows};
 
@@ -32,6 +36,11 @@ fn rootless_tare() {
     world.prepare(User::Root, SETUP);
     let before = world.snapshot();
     let mut failures = run_rows(&world, User::Ordinary, TARE_PROLOGUE, TARE_ROWS);
+    if Path::new("/sys/fs/cgroup/pids").exists() {
+        failures.extend(run_rows(&world, User::Ordinary, TARE_PROLOGUE, DELEGATED_ROWS));
+    } else {
+        report_skip("a delegated cgroup: with version 2 only who is already in it may join it");
+    }
     failures.extend(world.finish(&before, STATES, |cgroup| cgroup != "mine"));
     report("rootless tare", &failures, "");
 }
@@ -101,7 +110,7 @@ const TARE_ROWS: &[Row] = &[
     ),
     row(
         "run -d, list, state, exec, kill, delete",
-        "mkfifo ~/up
+        "mkfifo ~/up ~/quiet
          bundle \"$ranges | .mounts += [{destination: \\\"/up\\\", source: \\\"$HOME/up\\\", options: [\\\"bind\\\"]}]\" \
             sh -c 'echo mine >/tmp/mark; echo >/up; exec sleep 1000'
          tare run -d one >out 2>&1 </dev/null
@@ -110,10 +119,11 @@ const TARE_ROWS: &[Row] = &[
          tare exec one sh -c 'cat /tmp/mark; id -u'
          tare exec --user 1000:1000 --cwd /www --env A=b one sh -c 'id -u; id -g; pwd; echo $A'
          tare exec one sh -c 'exit 9' || echo status $?
+         script -qec 'tare exec -t one tty' /dev/null <>~/quiet | tr -d '\\r'
          pid=$(tare state one | jq -r .pid); echo $pid >pid
          tare kill one KILL; timeout 10 pidwait -F pid || true
          tare state one | jq -r .status; tare delete one; tare list -q",
-        "one\nrunning\nmine\n0\n1000\n1000\n/www\nb\nstatus 9\nstopped",
+        "one\nrunning\nmine\n0\n1000\n1000\n/www\nb\nstatus 9\n/dev/pts/0\nstopped",
     ),
     row(
         "run: a limit without a cgroup of its own is refused with the remedy",
@@ -122,22 +132,22 @@ const TARE_ROWS: &[Row] = &[
         "1",
     ),
     row(
-        "run and exec: a delegated cgroup",
-        "bundle \".linux.resources = {pids: {limit: 30}, memory: {limit: 33554432}} | .linux.cgroupsPath = \\\"$CG/mine/one\\\"
-            | .mounts += [{destination: \\\"/sys/fs/cgroup\\\", type: \\\"cgroup\\\", source: \\\"cgroup\\\", options: [\\\"ro\\\"]}]\" \
-            sh -c 'cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max
-            cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max'
-         tare run one",
-        "30\n33554432",
-    ),
-    row(
-        "run and exec: a terminal",
-        "mkfifo ~/quiet
-         bundle \"$ranges | .process.terminal = true\" tty
+        "run: a terminal",
+        "bundle \"$ranges | .process.terminal = true\" tty
          script -qec 'tare run one' /dev/null <>~/quiet | tr -d '\\r'",
         "/dev/pts/0",
     ),
 ];
+
+const DELEGATED_ROWS: &[Row] = &[row(
+    "run: a delegated cgroup",
+    "bundle \".linux.resources = {pids: {limit: 30}, memory: {limit: 33554432}} | .linux.cgroupsPath = \\\"$CG/mine/one\\\"
+        | .mounts += [{destination: \\\"/sys/fs/cgroup\\\", type: \\\"cgroup\\\", source: \\\"cgroup\\\", options: [\\\"ro\\\"]}]\" \
+        sh -c 'cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max
+        cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max'
+     tare run one",
+    "30\n33554432",
+)];
 
 const PODMAN_PROLOGUE: &str = r#"
 cd ~
