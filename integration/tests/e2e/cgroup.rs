@@ -11,9 +11,14 @@ fn is_v1() -> bool {
     Path::new("/sys/fs/cgroup/devices").is_dir() || Path::new("/sys/fs/cgroup/freezer").is_dir()
 }
 
+/// The container's directory for a controller, in the hierarchy of the version that manages it.
+pub(super) fn directory(container: &Container<'_>, controller: &str) -> PathBuf {
+    container.cgroup(if is_v1() { controller } else { "" })
+}
+
 /// The first of `files` that is in the container's cgroup of `controller`: the names of version 1 and version 2.
 fn read(container: &Container<'_>, controller: &str, files: &[&str]) -> Option<String> {
-    let directory = container.cgroup(controller);
+    let directory = directory(container, controller);
     files.iter().find_map(|file| fs::read_to_string(directory.join(file)).ok()).map(|text| text.trim().to_owned())
 }
 
@@ -245,7 +250,7 @@ fn exec_joins_the_containers_cgroup_or_one_below_it() {
     let seen = container.exec(&["cat", "/proc/self/cgroup"]).ok().stdout;
     assert_eq!(seen, init);
 
-    let sub = container.cgroup("pids").join("sub");
+    let sub = directory(&container, "pids").join("sub");
     fs::create_dir(&sub).unwrap();
     let flag = if is_v1() { "pids:sub" } else { "sub" };
     let seen = container.exec_with(&["--cgroup", flag], &["cat", "/proc/self/cgroup"]).ok().stdout;

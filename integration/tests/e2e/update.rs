@@ -4,11 +4,12 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
+use super::cgroup::directory;
 use integration::{Container, Runtime};
 use serde_json::{Value, json};
 
 fn read(container: &Container<'_>, controller: &str, files: &[&str]) -> Option<String> {
-    let directory = container.cgroup(controller);
+    let directory = directory(container, controller);
     files.iter().find_map(|file| fs::read_to_string(directory.join(file)).ok()).map(|text| text.trim().to_owned())
 }
 

@@ -769,3 +769,48 @@ fn a_further_process_follows_into_the_cgroup_of_the_first_on_version_2() {
     assert_eq!(link(area.cgroup().for_exec(&[], pid).unwrap()), own.join("init"));
     assert_eq!(link(area.cgroup().for_exec(&["init".to_owned()], pid).unwrap()), own.join("init"));
 }
+
+/// What an ordinary user may do is tested in a process of its own, for rights are those of the whole process.
+#[test]
+fn an_ordinary_user_goes_without_a_cgroup_unless_limits_are_asked_for() {
+    use std::os::unix::process::CommandExt;
+    const INSIDE: &str = "TARE_UNIT_TEST_AS_USER";
+    const NAME: &str = "cgroup::tests::an_ordinary_user_goes_without_a_cgroup_unless_limits_are_asked_for";
+    if std::env::var_os(INSIDE).is_none() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: {NAME}: needs root to become another user");
+            return;
+        }
+        let itself = std::env::current_exe().unwrap();
+        let run = Command::new(itself).args(["--exact", NAME]).env(INSIDE, "1").uid(65534).gid(65534).output();
+        match run {
+            Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+            Err(error) => eprintln!("skipped: {NAME}: another user cannot run this program: {error}"),
+        }
+        return;
+    }
+    let layout = Layout::detect().unwrap();
+    let create = |linux: &str, privilege| {
+        let plan = lower(&spec(linux), &unique(), Manager::Cgroupfs, &layout, privilege)?;
+        Cgroup::create(&plan)
+    };
+    if layout.version() == Version::Missing {
+        return;
+    }
+    for privilege in [Privilege::Auto, Privilege::Rootless] {
+        let cgroup = create("{}", privilege).unwrap();
+        assert_eq!(cgroup.saved().directories(), []);
+        assert!(!cgroup.is_frozen().unwrap() && cgroup.join_fds().unwrap().is_empty());
+        assert!(cgroup.freeze().unwrap_err().to_string().contains("create it with cgroups"));
+        cgroup.kill_all().unwrap();
+        cgroup.destroy().unwrap();
+        let error = create(r#"{"resources": {"pids": {"limit": 5}}}"#, privilege).unwrap_err().to_string();
+        assert!(
+            error.contains("permission denied") && error.contains("limits need a cgroup this user may write"),
+            "{error}"
+        );
+        let error = create(&format!(r#"{{"cgroupsPath": "/{}"}}"#, unique()), privilege).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EACCES), "{error}");
+    }
+    assert_eq!(create("{}", Privilege::Root).unwrap_err().errno(), Some(Errno::EACCES));
+}

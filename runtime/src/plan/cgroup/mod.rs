@@ -273,7 +273,10 @@ pub(crate) fn no_controller(limit: &Limit) -> Error {
     let field = limit.writes.first().map_or("linux.resources", |write| write.field.as_ref());
     Error::new(
         Kind::Unsupported,
-        format!("{field} cannot be applied: the cgroup controller {} is not mounted on this host", limit.controller),
+        format!(
+            "{field} cannot be applied: the cgroup controller {} is in none of this host's version 1 hierarchies",
+            limit.controller
+        ),
     )
 }
 

@@ -172,7 +172,7 @@ fn only_version_2_has_these() {
     let error = writes(&v1(), r#"{"unified": {"memory.high": "1000"}}"#).unwrap_err();
     assert!(error.to_string().contains("linux.resources.unified is for cgroup version 2"), "{error}");
     let error = writes(&v1(), r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}"#).unwrap_err();
-    assert!(error.to_string().contains("controller hugetlb is not mounted"), "{error}");
+    assert!(error.to_string().contains("controller hugetlb is in none of this host's version 1"), "{error}");
 }
 
 #[test]
