@@ -70,33 +70,29 @@ fn the_path_is_where_the_configuration_says() {
         for line in membership.lines().filter(|line| !is_v1() || !line.starts_with("0::")) {
             let (prefix, path) = line.rsplit_once(':').unwrap();
             let base = own.lines().find_map(|line| line.strip_prefix(prefix)?.strip_prefix(':')).unwrap();
-            let base = if below_root || base == "/" { "" } else { base };
+            // On version 2 the caller's own cgroup has processes, so that its parent is the base.
+            let base = if is_v1() { base.trim_end_matches('/') } else { base.rsplit_once('/').unwrap().0 };
+            let base = if below_root { "" } else { base };
             assert_eq!(path, format!("{base}{clean}"), "{line}");
         }
         container.delete().ok();
         container.wait_exit();
-        remove_parents(&rt);
+        remove_parents(&rt, &membership);
     }
 }
 
 /// A runtime removes what is the container's own; the directories above it are the caller's.
-fn remove_parents(rt: &Runtime) {
-    for mount in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        for base in [mount.path(), own_cgroup(&mount.path())] {
-            let _ = fs::remove_dir(base.join(rt.tag()).join("a"));
-            let _ = fs::remove_dir(base.join(rt.tag()));
+fn remove_parents(rt: &Runtime, membership: &str) {
+    let mounts = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+    let mounts: Vec<PathBuf> = mounts.chain([PathBuf::from("/sys/fs/cgroup")]).collect();
+    for path in membership.lines().filter_map(|line| line.splitn(3, ':').nth(2)) {
+        let above = Path::new(path).ancestors().skip(1).filter(|path| path.to_string_lossy().contains(rt.tag()));
+        for path in above {
+            for mount in &mounts {
+                let _ = fs::remove_dir(mount.join(path.strip_prefix("/").unwrap()));
+            }
         }
     }
-}
-
-fn own_cgroup(mount: &Path) -> PathBuf {
-    let name = mount.file_name().unwrap().to_string_lossy().into_owned();
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let path = own.lines().find_map(|line| {
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        controllers.split(',').any(|one| one.trim_start_matches("name=") == name).then_some(path)
-    });
-    mount.join(path.unwrap_or_default().trim_start_matches('/'))
 }
 
 #[test]
@@ -161,7 +157,8 @@ fn only_devices_of_the_list_are_usable() {
     let rule = json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": "r"});
     let allowed = capable(rt.bundle(&["/bin/sh", "-c", script])).push("/linux/resources/devices", rule);
     let out = rt.run(&allowed).ok().stdout;
-    assert!(out.contains("zero") && out.contains("opened"), "{out}");
+    // Past the list it is the driver that is asked, and a kernel may lack it.
+    assert!(out.contains("zero") && (out.contains("opened") || out.contains("No such device")), "{out}");
 }
 
 #[test]
