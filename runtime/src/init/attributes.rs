@@ -58,6 +58,11 @@ impl Changes {
         changes
     }
 
+    /// Adds a change of the attributes of the one mount.
+    pub(super) fn add_own(&mut self, attributes: Attributes) {
+        self.push(Depth::One, attributes, 0);
+    }
+
     fn push(&mut self, depth: Depth, attributes: Attributes, propagation: u64) {
         if !attributes.is_empty() || propagation != 0 {
             self.0.push((depth, Change { set: attributes.set, clear: attributes.clear, propagation }));

@@ -22,8 +22,8 @@ use crate::init::rootfs::Root;
 use crate::init::{filesystem, mask};
 use crate::parent::mount_source::open_cgroup;
 use crate::plan::cgroup_view::{CgroupView, Hierarchy, Scope, Version};
-use crate::plan::mounts::{Attributes, CopyUp, Filesystem, Mount};
-use crate::sys::mount::{self as sys, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, attach, attach_at};
+use crate::plan::mounts::{Attributes, CopyUp, Filesystem, Mount, Privacy};
+use crate::sys::mount::{self as sys, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, Depth, attach, attach_at};
 
 /// The attributes every mount of cgroups has, with those the configuration adds.
 pub fn attributes(mount: &Mount) -> Attributes {
@@ -79,7 +79,8 @@ fn settle(root: &Root, mount: &Mount, tree: &OwnedFd) -> Result<()> {
     if !root.settles_late() {
         return Ok(());
     }
-    Changes::of_mount(attributes(mount)).apply_attached(root, tree).map_err(failed_call(mount))
+    let changes = Changes::of_bind(Depth::Tree, attributes(mount), Attributes::default(), &[], Privacy::Private);
+    changes.apply_attached(root, tree).map_err(failed_call(mount))
 }
 
 /// The hierarchy's directory as a tree with all attributes.

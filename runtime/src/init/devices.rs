@@ -17,7 +17,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::init::mounts::parent_and_name;
 use crate::init::path::{self, Object};
 use crate::init::rootfs::Root;
-use crate::parent::mount_source::{Sources, open_device};
+use crate::parent::mount_source::{Sources, open_device, private};
 use crate::plan::devices::{Dev, DeviceNode, Devices};
 use crate::plan::mounts::Link;
 use crate::sys::mount::attach;
@@ -91,13 +91,13 @@ fn one(root: &Root, dev: &OwnedFd, node: &DeviceNode, source: Option<OwnedFd>) -
         opened.as_fd()
     };
     match source {
-        Some(source) => bind(directory, name, source).map(Made::Bound),
+        Some(source) => bind(root, directory, name, source).map(Made::Bound),
         None => {
             match mknodat(directory, name, node.kind.file_type(), Mode::from_bits_truncate(node.mode), node.number()) {
                 Ok(()) => own(directory, name, node).map(|()| Made::Node),
                 Err(Errno::EEXIST) => keep(directory, name, node).map(|()| Made::Node),
                 // The runtime itself is in a user namespace.
-                Err(Errno::EPERM) => bind(directory, name, open_device(node)?).map(Made::Bound),
+                Err(Errno::EPERM) => bind(root, directory, name, open_device(node)?).map(Made::Bound),
                 Err(errno) => Err(Error::sys("make the node", errno)),
             }
         }
@@ -133,13 +133,16 @@ fn keep(directory: BorrowedFd<'_>, name: &OsStr, node: &DeviceNode) -> Result<()
 }
 
 /// Attaches the host's node.
-fn bind(directory: BorrowedFd<'_>, name: &OsStr, source: OwnedFd) -> Result<OwnedFd> {
+fn bind(root: &Root, directory: BorrowedFd<'_>, name: &OsStr, source: OwnedFd) -> Result<OwnedFd> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let target = match openat(directory, name, flags, Mode::from_bits_truncate(0o644)) {
         Err(Errno::EEXIST) => place(directory, name)?,
         opened => opened.on("make", "the file to bind it on")?,
     };
     attach(&source, &target).on("bind", "the host's node")?;
+    if root.settles_late() {
+        private().apply_attached(root, &source).on("bind", "the host's node")?;
+    }
     Ok(source)
 }
 

@@ -21,7 +21,7 @@ use crate::init::rootfs::Root;
 use crate::init::{copy_up, filesystem};
 use crate::parent::mount_source::{Opened, Sources, Tree};
 use crate::plan::cgroup_view::CgroupView;
-use crate::plan::mounts::{CopyUp, Filesystem, Link, Mount, Privacy, Source};
+use crate::plan::mounts::{Attributes, CopyUp, Filesystem, Link, Mount, Privacy, Source};
 use crate::sys::mount::{self as sys, ATTR_RDONLY, Depth, attach};
 
 /// Makes all of `mounts`. `cgroups` is called before the first mount that shows the container's cgroups: init must be in them
@@ -249,7 +249,7 @@ fn guard_procfs(mount: &Mount, target: &OwnedFd, source: Option<&OwnedFd>) -> Re
     Ok(())
 }
 
-fn new_filesystem(root: &mut Root, mount: &Mount, new: &Filesystem, sysfs: &mut Option<OwnedFd>) -> Result<()> {
+fn new_filesystem(root: &mut Root, mount: &Mount, new: &Filesystem, sysfs: &mut Option<Tree>) -> Result<()> {
     let target = target(root, mount, || Ok(Object::Directory))?;
     match &*new.kind {
         // Beside another procfs it hides nothing, wherever that is; inside it, it would.
@@ -266,18 +266,15 @@ fn new_filesystem(root: &mut Root, mount: &Mount, new: &Filesystem, sysfs: &mut 
     // Made read-only at the end where other mount points are yet to be made in it; a copy has to be written, too.
     let late = *new.kind == *c"tmpfs" && mount.attributes.set & ATTR_RDONLY != 0;
     let attributes = if late { mount.attributes.set & !ATTR_RDONLY } else { mount.attributes.set };
-    let made = match make(new, &target, attributes) {
+    let Tree { fd: made, pending } = match make(new, &target, attributes) {
         Err(Errno::EPERM) if *new.kind == *c"sysfs" && sysfs.is_some() => bound_sysfs(mount, sysfs.take())?,
-        made => made.map_err(|errno| explain_filesystem(mount, new, errno))?,
+        made => Tree { fd: made.map_err(|errno| explain_filesystem(mount, new, errno))?, pending: None },
     };
     if new.copy_up == CopyUp::Yes {
         copy_up::copy(&target, &made).map_err(|error| error.within(describe(mount)))?;
     }
     attach(&made, &target).map_err(failed_call(mount))?;
-    if root.settles_late() && sysfs.is_none() && *new.kind == *c"sysfs" {
-        // It may be the host's; for one of its own this changes nothing.
-        settle(root, mount, &made, Some(Changes::of_mount(mount.attributes)))?;
-    }
+    settle(root, mount, &made, pending)?;
     let changes = Changes::of_filesystem(mount.tree_attributes, &mount.propagation);
     if !changes.is_empty() {
         settle(root, mount, &made, Some(changes))?;
@@ -305,15 +302,19 @@ fn make(new: &Filesystem, target: &OwnedFd, attributes: u64) -> Result<OwnedFd, 
     }
 }
 
-/// The host's sysfs, read-only and closed as a whole, where the container may not have one of its own.
-fn bound_sysfs(mount: &Mount, sysfs: Option<OwnedFd>) -> Result<OwnedFd> {
-    let tree = sysfs.ok_or_else(|| failed(mount, Kind::System, "the host's /sys has not been opened"))?;
+/// The host's sysfs, as closed as the mount is to be and all below it too, where the container may not have one of its own.
+fn bound_sysfs(mount: &Mount, sysfs: Option<Tree>) -> Result<Tree> {
+    let mut tree = sysfs.ok_or_else(|| failed(mount, Kind::System, "the host's /sys has not been opened"))?;
     let set = mount.attributes.set | sys::ATTR_NOSUID | sys::ATTR_NODEV | sys::ATTR_NOEXEC;
-    let change = sys::Change { set, clear: 0, propagation: 0 };
-    match sys::set_attributes(&tree, Depth::Tree, change) {
-        Ok(()) | Err(Errno::ENOSYS) => Ok(tree),
-        Err(errno) => Err(Error::sys(describe(mount), errno)),
+    match &mut tree.pending {
+        None => {
+            let change = sys::Change { set, clear: 0, propagation: 0 };
+            sys::set_attributes(&tree.fd, Depth::Tree, change).map_err(failed_call(mount))?;
+        }
+        // What is below it stays as it is then: it belongs to the host's root, whom a user namespace does not have.
+        Some(pending) => pending.add_own(Attributes { set, clear: 0 }),
     }
+    Ok(tree)
 }
 
 fn explain_filesystem(mount: &Mount, new: &Filesystem, errno: Errno) -> Error {

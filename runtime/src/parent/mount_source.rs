@@ -51,7 +51,7 @@ pub struct Sources {
     /// One for each device node, where nodes cannot be made.
     pub(crate) devices: Vec<Option<OwnedFd>>,
     /// The host's /sys, where a new sysfs may be refused.
-    pub(crate) sysfs: Option<OwnedFd>,
+    pub(crate) sysfs: Option<Tree>,
     by: By,
 }
 
@@ -197,14 +197,10 @@ fn needs_sysfs(wanted: Wanted<'_>) -> bool {
         && wanted.mounts.iter().any(|mount| matches!(&mount.source, Source::Filesystem(new) if *new.kind == *c"sysfs"))
 }
 
-fn open_sysfs(privacy: Privacy) -> Result<OwnedFd> {
+fn open_sysfs(privacy: Privacy) -> Result<Tree> {
     let tree = clone_tree(AT_FDCWD, "/sys", Depth::Tree, Symlink::Itself).on("open", "/sys")?;
     let none = Attributes::default();
-    match Changes::of_bind(Depth::Tree, none, none, &[], privacy).apply(&tree) {
-        // Before 5.12 it stays what it is in a user namespace anyway: a slave.
-        Err(Errno::ENOSYS) | Ok(()) => Ok(tree),
-        Err(errno) => Err(Error::sys("set the propagation of /sys", errno)),
-    }
+    settle(tree, Changes::of_bind(Depth::Tree, none, none, &[], privacy)).on("set the propagation of", "/sys")
 }
 
 fn root(plan: &RootfsPlan) -> Result<Tree> {
@@ -273,11 +269,22 @@ fn explain(what: String, bind: &Bind, errno: Errno) -> Error {
     Error::caused(Kind::System, what, cause)
 }
 
+/// What keeps a bound device apart from the host's /dev: as its peer, a mount over it would appear there.
+pub(crate) fn private() -> Changes {
+    let none = Attributes::default();
+    Changes::of_bind(Depth::One, none, none, &[], Privacy::Private)
+}
+
 /// The host's node for `device`, which must be that very device.
 pub(crate) fn open_device(device: &DeviceNode) -> Result<OwnedFd> {
     let what = || format!("bind the host's device {}", device.path.display());
     let fd =
         clone_tree(AT_FDCWD, &device.path, Depth::One, Symlink::Follow).map_err(|errno| Error::sys(what(), errno))?;
+    match private().apply(&fd) {
+        // Before 5.12 it is done once it is attached.
+        Ok(()) | Err(Errno::ENOSYS) => {}
+        Err(errno) => return Err(Error::sys(what(), errno)),
+    }
     let found = fstat(&fd).map_err(|errno| Error::sys(what(), errno))?;
     let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
     let same_number = kind == SFlag::S_IFIFO || found.st_rdev == device.number();
