@@ -34,7 +34,9 @@ pub fn run(global: &Global, args: &DeleteArgs) -> Result<()> {
         dir => dir?,
     };
     let Some(state) = dir.load()? else { return dir.remove() };
-    match state.status(&root)? {
+    // Without an init its creation was cut short: nobody else can be at it, for the lock is ours.
+    let status = if state.init.is_none() { Status::Stopped } else { state.status(&root)? };
+    match status {
         Status::Stopped => {}
         // It never ran: there is nothing that ending it could lose.
         Status::Created => end(&state)?,

@@ -14,14 +14,13 @@
 //! leaves nothing that a later call reads wrongly; a directory without a state.json is a creation that was cut short.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -135,7 +134,8 @@ pub fn check_id(id: &str) -> Result<()> {
 pub struct ContainerDir {
     path: PathBuf,
     id: String,
-    _lock: Flock<File>,
+    /// Locked until it is closed.
+    _lock: File,
 }
 
 impl ContainerDir {
@@ -166,7 +166,7 @@ impl ContainerDir {
             }
             Err(error) => return Err(error).on("make the state directory", path.display()),
         }
-        let lock = lock(&path, FlockArg::LockExclusive)?;
+        let lock = lock(&path)?;
         Ok(Self { path, id: id.to_owned(), _lock: lock })
     }
 
@@ -174,7 +174,7 @@ impl ContainerDir {
     pub fn open(root: &Path, id: &str) -> Result<Self> {
         check_id(id)?;
         let path = root.join(id);
-        let lock = lock(&path, FlockArg::LockExclusive).map_err(|error| no_such(error, id))?;
+        let lock = lock(&path).map_err(|error| no_such(error, id))?;
         // Whoever held the lock before may have deleted it.
         if !matches!(nix::sys::stat::fstat(lock.as_fd()), Ok(status) if status.st_nlink > 0) {
             return Err(does_not_exist(id));
@@ -237,13 +237,15 @@ impl ContainerDir {
     }
 }
 
-fn lock(path: &Path, how: FlockArg) -> Result<Flock<File>> {
-    let directory = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
-        .open(path)
-        .on("open the state directory", path.display())?;
-    Flock::lock(directory, how).map_err(|(_, errno)| errno).on("lock the state directory", path.display())
+fn lock(path: &Path) -> Result<File> {
+    let directory = open_directory(path)?;
+    directory.lock().on("lock the state directory", path.display())?;
+    Ok(directory)
+}
+
+fn open_directory(path: &Path) -> Result<File> {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    OpenOptions::new().read(true).custom_flags(flags).open(path).on("open the state directory", path.display())
 }
 
 fn no_such(error: Error, id: &str) -> Error {
@@ -404,8 +406,8 @@ impl State {
 
     /// Without a process: being created if somebody holds the lock, else cut short.
     fn stillborn(&self, root: &Path) -> Status {
-        match lock(&root.join(&self.id), FlockArg::LockSharedNonblock) {
-            Err(error) if error.errno() == Some(Errno::EWOULDBLOCK) => Status::Creating,
+        match open_directory(&root.join(&self.id)).map(|directory| directory.try_lock_shared()) {
+            Ok(Err(TryLockError::WouldBlock)) => Status::Creating,
             _ => Status::Stopped,
         }
     }

