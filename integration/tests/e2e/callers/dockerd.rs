@@ -13,7 +13,8 @@ offline="$R --network none"
 # A container with $up says that it is up by `echo >/up`, which `is_up` waits for.
 up="-v /run/world/up:/up"
 is_up() {
-	read -r nothing <up
+	# An end of file is of a writer before, which was still about to close it.
+	until read -r nothing <up; do :; done
 }
 # In a terminal of 33 rows and 77 columns, on which nobody types. docker sets the size when the program already runs.
 terminal() {

@@ -20,7 +20,8 @@ terminal() {
 # A container with $up says that it is up by `echo >/up`, which `is_up` waits for.
 up="-v /run/world/up:/up"
 is_up() {
-	read -r nothing <up
+	# An end of file is of a writer before, which was still about to close it.
+	until read -r nothing <up; do :; done
 }
 "#;
 

@@ -15,6 +15,7 @@ echo ordinary:100000:65536 >>/etc/subuid
 echo ordinary:100000:65536 >>/etc/subgid
 install -d -m 700 -o ordinary -g ordinary /run/user/2001
 cp -R rootfs home/rootfs
+mkfifo home/quiet home/up
 # A cgroup of the user's own, in every hierarchy, as a manager would delegate it.
 for hierarchy in $(awk '$3 ~ /^cgroup/ {print $2}' /proc/mounts); do
 	mkdir -p "$hierarchy$CG/mine"
@@ -110,8 +111,7 @@ const TARE_ROWS: &[Row] = &[
     ),
     row(
         "run -d, list, state, exec, kill, delete",
-        "mkfifo ~/up ~/quiet
-         bundle \"$ranges | .mounts += [{destination: \\\"/up\\\", source: \\\"$HOME/up\\\", options: [\\\"bind\\\"]}]\" \
+        "bundle \"$ranges | .mounts += [{destination: \\\"/up\\\", source: \\\"$HOME/up\\\", options: [\\\"bind\\\"]}]\" \
             sh -c 'echo mine >/tmp/mark; echo >/up; exec sleep 1000'
          tare run -d one >out 2>&1 </dev/null
          read -r nothing <~/up
@@ -159,7 +159,6 @@ offline="--log-driver k8s-file --network none"
 "#;
 
 const PODMAN_SETUP: &str = r#"
-mkfifo quiet up
 p import -q /run/world/rootfs.tar box >/dev/null
 "#;
 
