@@ -280,7 +280,8 @@ impl<'a> Relay<'a> {
                 libc::SIGWINCH => self.resize(),
                 libc::SIGCONT => {
                     if let Some(raw) = &self.raw {
-                        raw.again()?;
+                        // A terminal that is gone by now is no reason to leave the container alone.
+                        let _ = raw.again();
                     }
                     self.resize();
                     forward(&self.child, signal);
