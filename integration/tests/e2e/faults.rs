@@ -129,6 +129,9 @@ fn at_every_call(whose: Whose, prepare: Prepare) {
     for (name, count) in counts {
         for at in 1..=count {
             for (fault, what) in [("an error", "error=EIO"), ("a kill", "signal=SIGKILL")] {
+                if what == "error=EIO" && cannot_fail(&name, at) {
+                    continue;
+                }
                 let inject = format!("inject={name}:{what}:when={at}");
                 let options = ["-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &inject].map(str::to_owned);
                 let run = traced(&rt, &[follow, &options].concat(), &prepare(&rt, &id, &bundle));
@@ -140,6 +143,13 @@ fn at_every_call(whose: Whose, prepare: Prepare) {
             }
         }
     }
+}
+
+/// Failures that no kernel can make: strace does not make the call that it lets fail, while a close(2) that fails has closed
+/// (man close.2), so that what waits for an end of file would wait for ever. And the first poll(2) is the standard
+/// library's, before `main`, which aborts.
+fn cannot_fail(name: &str, at: usize) -> bool {
+    name == "close" || name == "close_range" || (name == "poll" && at == 1)
 }
 
 fn words(words: &[&str]) -> Vec<String> {
