@@ -9,6 +9,7 @@
 //!   dump.log               criu's log, unless --work-path names another directory for it
 //! ```
 
+mod below;
 pub mod descriptors;
 pub mod external;
 pub mod options;

@@ -29,7 +29,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Layout, SavedCgroup};
 use crate::checkpoint::descriptors;
 use crate::checkpoint::external::{self, CgroupPlaces, Namespaced, View};
-use crate::checkpoint::options::{self, Directories, below, text};
+use crate::checkpoint::options::{self, Directories, text};
 use crate::cli::{Global, ManageCgroups, RestoreArgs};
 use crate::create::{self, Begin};
 use crate::criu::rpc::{CgroupMode, CgroupRoot, Features, Options, Request, RequestType};
@@ -146,7 +146,7 @@ impl Half {
         // Everything that criu is to reach by a path or a directory is named as it sees it: in its own mount namespace.
         let its_root = PathBuf::from(format!("/proc/{}/root", criu.pid()));
         let opened = directories.open(&its_root)?;
-        let view = View::of_directory(&below(&its_root, &place))?;
+        let view = View::of_directory(criu.pid(), &place)?;
         let mut options = options::common(&args.criu, directories, &opened, &self.state.annotations);
         self.describe(&mut options, args, namespaces, &view)?;
         options.root = Some(text(&place)?);

@@ -188,7 +188,7 @@ fn below(root: &str, path: &str) -> String {
 }
 
 /// Undoes the mount table's octal escapes of space, tab, newline and backslash.
-fn unescape(text: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, tail)) = rest.split_first() {

@@ -19,13 +19,15 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::cgroup::{Layout, SavedCgroup, Version};
-use crate::checkpoint::options::text;
+use crate::checkpoint::below::{self, Declared};
+use crate::checkpoint::options::{seen_from, text};
 use crate::criu::rpc::{ExternalMount, InheritFd, JoinNamespace};
 use crate::error::{Context, Error, Result};
 use crate::init::path::locate;
 use crate::plan::devices::DeviceNode;
 use crate::plan::mounts::{Link, Masks, Mount, Source, SourceLink};
 use crate::plan::namespaces::{self, Namespaces};
+use crate::sys::mount::Depth;
 
 /// The name of all covers of masked files.
 const NULL: &str = "/dev/null";
@@ -35,20 +37,22 @@ const NULL: &str = "/dev/null";
 pub struct View {
     root: OwnedFd,
     prefix: PathBuf,
+    process: String,
 }
 
 impl View {
     /// The root of a running container, seen through its init.
     pub fn of_process(pid: i32) -> Result<Self> {
-        Self::of_directory(Path::new(&format!("/proc/{pid}/root")))
+        Self::of_directory(pid, Path::new("/"))
     }
 
-    /// A directory that is to be the root.
-    pub fn of_directory(path: &Path) -> Result<Self> {
+    /// A directory that is to be the root, by its path in the mount namespace of a process.
+    pub fn of_directory(pid: i32, path: &Path) -> Result<Self> {
+        let path = seen_from(Path::new(&format!("/proc/{pid}/root")), path);
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let root = open(path, flags, Mode::empty()).on("open", path.display())?;
+        let root = open(&path, flags, Mode::empty()).on("open", path.display())?;
         let prefix = name_of(&root).on("find the name of", path.display())?;
-        Ok(Self { root, prefix })
+        Ok(Self { root, prefix, process: pid.to_string() })
     }
 
     /// Where `destination` leads. What is not there (yet) is where it says.
@@ -111,6 +115,15 @@ fn bound(mounts: &[Mount], cgroups: &CgroupPlaces) -> Vec<(PathBuf, PathBuf)> {
     all
 }
 
+/// What the configuration names, each with what else may have come with it.
+fn declared(view: &View, mounts: &[Mount]) -> Vec<Declared> {
+    let tree = |mount: &Mount| match &mount.source {
+        Source::Bind(bind) if bind.depth == Depth::Tree && bind.link != SourceLink::Copy => Some(bind.path.clone()),
+        _ => None,
+    };
+    mounts.iter().map(|mount| Declared { place: view.place(&mount.destination), tree: tree(mount) }).collect()
+}
+
 /// criu makes bind mounts again as plain ones: the owners in an id-mapped one would not be who they were.
 pub fn refuse_idmapped(mounts: &[Mount]) -> Result<()> {
     let idmapped = |mount: &&Mount| matches!(&mount.source, Source::Bind(bind) if bind.idmap.is_some());
@@ -134,6 +147,10 @@ pub fn to_dump(
     let mut all = Vec::new();
     for (destination, _) in bound(mounts, cgroups) {
         let place = text(&view.place(&destination))?;
+        all.push(ExternalMount { key: place.clone(), val: place });
+    }
+    for place in below::of_container(&below::table(&view.process)?, &declared(view, mounts)) {
+        let place = text(&place)?;
         all.push(ExternalMount { key: place.clone(), val: place });
     }
     for path in &masks.masked {
@@ -163,6 +180,9 @@ pub fn to_restore(
     let mut all = Vec::new();
     for (destination, source) in bound(mounts, cgroups) {
         all.push(ExternalMount { key: text(&view.place(&destination))?, val: text(&source)? });
+    }
+    for (place, source) in below::of_host(&below::table("self")?, &declared(view, mounts)) {
+        all.push(ExternalMount { key: text(&place)?, val: text(&source)? });
     }
     all.push(ExternalMount { key: NULL.to_owned(), val: NULL.to_owned() });
     for device in devices {

@@ -66,7 +66,7 @@ impl Directories {
     /// one) would lead back to ours, so links are resolved before.
     pub fn open(&self, root: &Path) -> Result<Opened> {
         let open =
-            |path: &Path| canonicalize(path).and_then(|path| open(&below(root, &path))).on("open", path.display());
+            |path: &Path| canonicalize(path).and_then(|path| open(&seen_from(root, &path))).on("open", path.display());
         Ok(Opened { images: open(&self.images)?, work: open(&self.work)? })
     }
 
@@ -93,7 +93,7 @@ impl Directories {
 }
 
 /// `path` as it is found from another root.
-pub fn below(root: &Path, path: &Path) -> PathBuf {
+pub fn seen_from(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 

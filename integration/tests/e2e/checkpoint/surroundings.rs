@@ -46,8 +46,11 @@ struct SharedMount(PathBuf);
 
 impl SharedMount {
     fn new(rt: &Runtime) -> SharedMount {
+        Self::at(rt.fresh_path("shared"))
+    }
+
+    fn at(place: PathBuf) -> SharedMount {
         use nix::mount::{MsFlags, mount};
-        let place = rt.fresh_path("shared");
         fs::create_dir(&place).unwrap();
         mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         mount(None::<&str>, &place, None::<&str>, MsFlags::MS_SHARED, None::<&str>).unwrap();
@@ -255,4 +258,31 @@ fn a_restored_network_namespace_is_there_for_the_hooks_to_fill() {
     let host = fs::read_link("/proc/self/ns/net").unwrap();
     assert_eq!(fs::read_to_string(said.with_extension("net")).unwrap().trim(), text(&host));
     assert_ne!(fs::read_link(format!("/proc/{}/ns/net", second.pid())).unwrap(), host);
+}
+
+#[test]
+fn mounts_below_a_bind_mount_come_along_again() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let (count, bundle) = counting(&rt);
+    let data = count.parent().unwrap();
+    let below = SharedMount::at(data.join("below"));
+    let deeper = SharedMount::at(below.0.join("deeper"));
+    fs::write(deeper.0.join("file"), "found\n").unwrap();
+    let before = Leaks::snapshot(&rt);
+    let first = run(&rt, &bundle);
+    counts_on(&count);
+    assert_eq!(first.exec(&["cat", "/data/below/deeper/file"]).ok().stdout, "found\n");
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &[]).ok();
+    first.wait_exit();
+    let second = restore(&rt, &bundle, &image, &[]).unwrap();
+    counts_on(&count);
+    assert_eq!(second.exec(&["cat", "/data/below/deeper/file"]).ok().stdout, "found\n");
+    let mounted = second.exec(&["grep", "-c", " /data", "/proc/self/mountinfo"]).ok().stdout;
+    assert_eq!(mounted, "3\n");
+    second.kill("KILL").ok();
+    second.wait_exit();
+    second.delete().ok();
+    before.assert_same(&rt);
 }
