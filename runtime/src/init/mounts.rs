@@ -195,7 +195,8 @@ fn strict_target(root: &Root, mount: &Mount, object: impl FnOnce() -> Result<Obj
     };
     found.map_err(|errno| match errno {
         Errno::ELOOP => {
-            failed(mount, Kind::System, "the image has a symbolic link there: it must be an ordinary directory")
+            // The second half is what callers of runc look for.
+            failed(mount, Kind::System, "the image has a symbolic link there: must be mounted on ordinary directory")
         }
         errno => no_target(mount, errno),
     })
