@@ -11,6 +11,8 @@ use crate::sys::process::{pidfd_open, pidfd_send_signal};
 
 /// After so many rounds with new processes in each, the container is frozen before the next.
 const ROUNDS: usize = 3;
+/// Where it cannot be frozen, there is an end to this too: what is left then is told by the removal.
+const MOST_ROUNDS: usize = 1000;
 
 impl Cgroup {
     /// Kills every process. Returns when all have been sent the signal, not when all are gone. A frozen container is let
@@ -26,7 +28,7 @@ impl Cgroup {
             }
         }
         let mut known = BTreeSet::new();
-        for round in 0.. {
+        for round in 0..MOST_ROUNDS {
             // Only when they fork as fast as they are killed: freezing costs more than killing.
             let frozen = round == ROUNDS && self.freeze().is_ok();
             let new: Vec<i32> = self.pids()?.into_iter().filter(|pid| known.insert(*pid) || frozen).collect();
