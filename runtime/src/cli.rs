@@ -8,6 +8,7 @@
 //! reads otherwise is rewritten first (`go_style.rs`). This module knows nothing of what a command does.
 
 mod args;
+mod criu_args;
 mod go_style;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, FromArgMatches};
 
 pub use self::args::*;
+pub use self::criu_args::*;
 use self::go_style::go_style;
 use crate::error::{Error, Kind, Result};
 
