@@ -259,6 +259,49 @@ fn personality_and_memory_policy_are_for_exec_too() {
 }
 
 #[test]
+fn every_scheduler_reaches_the_process() {
+    let rt = Runtime::from_env();
+    let ms = 1_000_000;
+    let mut refused = Vec::new();
+    for (scheduler, expected) in [
+        (json!({"policy": "SCHED_OTHER", "nice": 3}), vec![("/sched/policy", json!(0)), ("/sched/nice", json!(3))]),
+        (
+            json!({"policy": "SCHED_FIFO", "priority": 7}),
+            vec![("/sched/policy", json!(1)), ("/sched/priority", json!(7))],
+        ),
+        (
+            json!({"policy": "SCHED_RR", "priority": 8}),
+            vec![("/sched/policy", json!(2)), ("/sched/priority", json!(8))],
+        ),
+        (json!({"policy": "SCHED_BATCH"}), vec![("/sched/policy", json!(3))]),
+        (json!({"policy": "SCHED_IDLE"}), vec![("/sched/policy", json!(5))]),
+        (
+            json!({"policy": "SCHED_DEADLINE", "runtime": 10 * ms, "deadline": 30 * ms, "period": 40 * ms}),
+            vec![
+                ("/sched/policy", json!(6)),
+                ("/sched/runtime", json!(10 * ms)),
+                ("/sched/deadline", json!(30 * ms)),
+                ("/sched/period", json!(40 * ms)),
+            ],
+        ),
+    ] {
+        let policy = scheduler["policy"].as_str().unwrap().to_owned();
+        let output = rt.run(&rt.bundle(&["/bin/probe"]).set("/process/scheduler", scheduler));
+        if output.status.success() {
+            check(&policy, &output.json(), &expected);
+        } else {
+            // Real-time groups of cgroup v1, and exclusive cpusets, have no time to give.
+            assert!(output.error().starts_with(&format!("set the scheduler to {policy} ")), "{output:?}");
+            refused.push(policy);
+        }
+    }
+    assert!(!refused.iter().any(|policy| ["SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE"].contains(&policy.as_str())));
+    if !refused.is_empty() {
+        skip!("this host has no time for {}", refused.join(", "));
+    }
+}
+
+#[test]
 fn the_affinity_of_the_caller_is_not_the_container_s() {
     let rt = Runtime::from_env();
     let all = fs::read_to_string("/proc/self/status").unwrap();

@@ -95,9 +95,9 @@ fn cve_2024_40635_cve_2026_46680_cve_2026_30892_a_number_is_itself_or_an_error()
 #[test]
 fn cve_2024_21626_a_working_directory_by_a_descriptor_of_the_host() {
     let rt = Runtime::from_env();
-    for number in 0..40 {
+    for number in 0..24 {
         for form in ["/proc/self/fd/{}", "/proc/self/fd/{}/../../..", "/proc/1/fd/{}", "/proc/self/fd/{}/new"] {
-            if number % 4 != 0 && form.len() > 16 {
+            if number % 8 != 0 && form.len() > 16 {
                 continue;
             }
             let cwd = form.replace("{}", &number.to_string());
@@ -112,7 +112,7 @@ fn cve_2024_21626_a_working_directory_by_a_descriptor_of_the_host() {
     let bundle = rt.bundle(&["/bin/probe", "wait"]);
     let container = rt.run_detached(&bundle, &[]).unwrap();
     container.wait_stdout(|text| text.contains("ready"));
-    for number in 0..20 {
+    for number in 0..16 {
         let cwd = format!("/proc/self/fd/{number}");
         container.exec_with(&["--cwd", &cwd], &["/bin/pwd"]).fails();
     }

@@ -134,7 +134,10 @@ fn schedule(scheduling: Scheduling) -> Result<()> {
     sched::set_attributes(attributes).map_err(|errno| {
         let error = Error::sys(format!("set the scheduler to {policy} (nice {nice}, priority {priority})"), errno);
         match errno {
-            Errno::EPERM => error.hint("it needs CAP_SYS_NICE in the host's user namespace"),
+            Errno::EPERM => error.hint(
+                "it needs CAP_SYS_NICE in the host's user namespace, and a real-time policy a cgroup with \
+                 linux.resources.cpu.realtimeRuntime where the kernel shares real time out (CONFIG_RT_GROUP_SCHED)",
+            ),
             Errno::EOPNOTSUPP => error.hint("a flag is not supported by this kernel"),
             Errno::EBUSY => error.hint("the CPUs have not enough time left for this deadline"),
             _ => error,
