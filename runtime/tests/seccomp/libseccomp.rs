@@ -3,7 +3,7 @@
 //! libseccomp shows a filter in two forms, the program and a pseudo code of its rules ([`Tree`]). They differ for one call in
 //! a thousand that random rules can tell apart: the program compares what an earlier test has left in the accumulator. There
 //! the rules count. And some rules it cannot take at all: it goes round in circles, or it finds a contradiction in the
-//! rules of a call that no architecture of the profile has.
+//! rules of a call for an architecture that lacks the call.
 //!
 //! libseccomp does the filter, driven through the small C program beside this file (ours is a static program, which cannot
 //! load a library). What runc does around it (which rules it adds, and the ENOSYS for newer calls that it puts in front) is
