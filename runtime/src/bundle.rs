@@ -254,7 +254,7 @@ mod tests {
             (r#"{"ociVersion": "1.0.0"} x"#, "the JSON is not valid: trailing characters at line 1 column 25"),
             (
                 r#"{"ociVersion": "1.0.0", "ociVersion": "1.0.0"}"#,
-                "the JSON: duplicate field `ociVersion` at line 1 column 36",
+                "ociVersion: duplicate field `ociVersion` at line 1 column 36",
             ),
         ] {
             assert_eq!(error(text), expected, "{text}");
