@@ -90,7 +90,7 @@ impl World {
             .args(["--", "sh", "-c", "cd /run/world && exec \"$@\"", "sh", program])
             .env_clear()
             .env("PATH", &self.path)
-            .env("HOME", "/root")
+            .env("HOME", "/tmp")
             .env("TERM", "xterm")
             .env("LANG", "C")
             .env("CG", self.cgroup_parent())
