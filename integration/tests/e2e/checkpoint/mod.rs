@@ -181,6 +181,14 @@ fn a_paused_container_can_be_saved() {
     assert_eq!(first.status(), "paused");
     first.call::<&str>("resume", &[], &[]).ok();
     counts_on(&count);
+
+    // Saved for good while paused, it ends, and runs when it is restored.
+    first.call::<&str>("pause", &[], &[]).ok();
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &[]).ok();
+    first.wait_exit();
+    let _second = restore(&rt, &bundle, &image, &[]).unwrap();
+    counts_on(&count);
 }
 
 #[test]
