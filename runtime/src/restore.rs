@@ -35,6 +35,7 @@ use crate::create::{self, Begin};
 use crate::criu::rpc::{CgroupMode, CgroupRoot, Features, Options, Request, RequestType};
 use crate::criu::{Conversation, Notification, Stdio};
 use crate::error::{Context, Error, Kind, Result};
+use crate::parent::netdev::{self, Moved};
 use crate::parent::rdt;
 use crate::plan::Plan;
 use crate::plan::hooks::Stage;
@@ -89,6 +90,7 @@ fn restore(global: &Global, args: &RestoreArgs) -> Result<Restored> {
         cgroup: None,
         child: None,
         console: None,
+        moved: None,
         hooks_began: false,
     };
     let built = half.prepare(&bundle, &dir).and_then(|()| half.build(&dir, args, &directories));
@@ -121,6 +123,7 @@ struct Half {
     cgroup: Option<Cgroup>,
     child: Option<Child>,
     console: Option<OwnedFd>,
+    moved: Option<Moved>,
     hooks_began: bool,
 }
 
@@ -201,7 +204,7 @@ impl Half {
         match (notification.script.as_str(), notification.pid, notification.fd) {
             ("setup-namespaces", Some(pid), _) => {
                 self.note(dir, pid)?;
-                self.network_up(pid)?;
+                self.set_network_up(pid)?;
                 self.run_hooks(pid)
             }
             ("post-restore", Some(pid), _) => {
@@ -226,18 +229,20 @@ impl Half {
         dir.save(&self.state)
     }
 
-    /// A new network namespace begins as at creation. Before the hooks, which may count on it, and before the sockets are
-    /// made again, which connections to itself need it for.
-    fn network_up(&self, pid: i32) -> Result<()> {
-        if !self.plan.namespaces.network.is_new() {
-            return Ok(());
-        }
+    /// A network namespace begins as at creation: no image has its devices. Before the hooks, which may count on it, and
+    /// before the sockets are made again, which connections to itself need the loopback for.
+    fn set_network_up(&mut self, pid: i32) -> Result<()> {
         let open = |path: &str| std::fs::File::open(path).on("open", path);
-        let (own, its) = (open("/proc/self/ns/net")?, open(&format!("/proc/{pid}/ns/net"))?);
-        setns(&its, libc::CLONE_NEWNET).on("enter", "the restored network namespace")?;
-        let up = init::network::loopback_up();
-        setns(&own, libc::CLONE_NEWNET).on("leave", "the restored network namespace")?;
-        up
+        let its = open(&format!("/proc/{pid}/ns/net"))?;
+        if self.plan.namespaces.network.is_new() {
+            let own = open("/proc/self/ns/net")?;
+            setns(&its, libc::CLONE_NEWNET).on("enter", "the restored network namespace")?;
+            let up = init::network::loopback_up();
+            setns(&own, libc::CLONE_NEWNET).on("leave", "the restored network namespace")?;
+            up?;
+        }
+        self.moved = netdev::move_all(&self.plan.net_devices, its.as_fd())?;
+        Ok(())
     }
 
     fn run_hooks(&mut self, pid: i32) -> Result<()> {
@@ -266,6 +271,10 @@ impl Half {
 
     /// Takes back whatever was done. The error that led here is the one to tell; another one here is a warning.
     fn undo(self, dir: ContainerDir) {
+        // While their namespace is there: the end of init takes devices that exist only in it.
+        if let Some(moved) = self.moved {
+            moved.undo();
+        }
         end_children();
         if let Err(error) = delete::release(dir, &self.state) {
             log::warn(format_args!("clean up after a failed restore: {error}"));

@@ -286,3 +286,40 @@ fn mounts_below_a_bind_mount_come_along_again() {
     second.delete().ok();
     before.assert_same(&rt);
 }
+
+#[test]
+fn network_devices_are_moved_in_again_and_back_after_a_failure() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let ip = |args: &[&str]| Command::new("ip").args(args).output().expect("ip (iproute2)");
+    let name = format!("t{}", std::process::id() % 100_000_000);
+    let make = || ip(&["link", "add", &name, "type", "veth", "peer", "name", &format!("{name}p")]);
+    let made = make();
+    if !made.status.success() {
+        skip!("no veth device can be made: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    let (count, bundle) = counting(&rt);
+    let bundle = bundle.set("/linux/netDevices", json!({name.as_str(): {"name": "inside0"}}));
+    let first = run(&rt, &bundle);
+    counts_on(&count);
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &[]).ok();
+    first.wait_exit();
+    // It went with its namespace, a moment after the end of the container.
+    while ip(&["link", "show", &name]).status.success() || ip(&["link", "show", &format!("{name}p")]).status.success() {
+    }
+    assert!(make().status.success());
+
+    let hook = json!([{"path": "/bin/false", "args": ["false"]}]);
+    let bundle = bundle.set("/hooks/createRuntime", hook);
+    restore(&rt, &bundle, &image, &[]).unwrap_err().fails();
+    assert!(ip(&["link", "show", &name]).status.success(), "the device was lost");
+
+    let bundle = bundle.remove("/hooks/createRuntime");
+    let second = restore(&rt, &bundle, &image, &[]).unwrap();
+    counts_on(&count);
+    let devices = second.exec(&["ip", "-o", "link"]).ok().stdout;
+    assert!(devices.contains("inside0"), "{devices}");
+    drop(second);
+    ip(&["link", "del", &format!("{name}p")]);
+}
