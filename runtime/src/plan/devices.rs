@@ -89,8 +89,13 @@ const DEFAULTS: [(&str, u32, u32); 6] = [
 
 /// Lowers `linux.devices`. `mounts` are the lowered ones: a node that one of them covers is not made.
 pub fn lower(spec: &Spec, mounts: &[Mount]) -> Result<Devices> {
-    let bound = |mount: &Mount| mount.destination == Path::new("/dev") && matches!(mount.source, Source::Bind(_));
-    if mounts.iter().any(bound) {
+    // A devtmpfs is one for the whole host: what was made or linked in it would be the host's.
+    let shared = |source: &Source| match source {
+        Source::Bind(_) => true,
+        Source::Filesystem(new) => new.kind.as_c_str() == c"devtmpfs",
+        Source::Cgroup | Source::Remount(_) => false,
+    };
+    if mounts.iter().any(|mount| mount.destination == Path::new("/dev") && shared(&mount.source)) {
         return Ok(Devices { nodes: Vec::new(), dev: Dev::Bound });
     }
     let mut nodes = Vec::new();

@@ -306,7 +306,9 @@ fn network_devices_are_moved_in_again_and_back_after_a_failure() {
     checkpoint(&first, &image, &[]).ok();
     first.wait_exit();
     // It went with its namespace, a moment after the end of the container.
+    let until = wait::deadline();
     while ip(&["link", "show", &name]).status.success() || ip(&["link", "show", &format!("{name}p")]).status.success() {
+        assert!(std::time::Instant::now() < until, "the devices outlive the container's network namespace");
     }
     assert!(make().status.success());
 

@@ -45,6 +45,9 @@ fn what_a_mount_covers_is_not_made() {
     assert!(!paths(&lowered(json!([]), mount).unwrap()).contains(&"/dev/random"));
     let dev = json!([{"destination": "/dev/", "source": "/dev", "options": ["rbind"]}]);
     assert_eq!(lowered(json!([]), dev).unwrap(), Devices { nodes: Vec::new(), dev: Dev::Bound });
+    // The host's one devtmpfs is as good as bound.
+    let dev = json!([{"destination": "/dev", "type": "devtmpfs", "source": "devtmpfs"}]);
+    assert_eq!(lowered(json!([]), dev).unwrap(), Devices { nodes: Vec::new(), dev: Dev::Bound });
 }
 
 #[test]
