@@ -239,7 +239,7 @@ fn what_a_host_lacks_is_said() {
             v1("memory") && !v1("hugetlb"),
             "/linux/resources/hugepageLimits",
             json!([{"pageSize": "2MB", "limit": 1}]),
-            "linux.resources.hugepageLimits[0] cannot be applied: the cgroup controller hugetlb is not mounted on this host",
+            "linux.resources.hugepageLimits[0] cannot be applied: the cgroup controller hugetlb is in none of this host's version 1 hierarchies",
         ),
         (
             v1("memory"),

@@ -147,10 +147,10 @@ fn at_every_call(whose: Whose, prepare: Prepare) {
 }
 
 /// Failures that no kernel can make: strace does not make the call that it lets fail, while a close(2) that fails has closed
-/// (man close.2), so that what waits for an end of file would wait for ever. And the first poll(2) at each of
+/// (man close.2), so that what waits for an end of file would wait for ever; umask(2) never fails. And the first poll(2) at each of
 /// the program's `starts` (it executes itself again) is the standard library's, before `main`, which aborts.
 fn cannot_fail(name: &str, at: usize, starts: usize) -> bool {
-    name == "close" || name == "close_range" || (name == "poll" && at <= starts)
+    ["close", "close_range", "umask"].contains(&name) || (name == "poll" && at <= starts)
 }
 
 fn words(words: &[&str]) -> Vec<String> {

@@ -79,12 +79,23 @@ pub fn spawn(flags: u64, cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce(&Link
         Forked::Child => {
             // Its end of file tells us that the parent is gone.
             drop(ours);
+            end_at_panic();
             let link = Link::new(theirs, line);
             let error = body(&link);
             link.fail(&error);
             exit_now(1)
         }
     }
+}
+
+/// A panic ends the child at once: abort(3) cannot be relied on to end the first process of a pid namespace, which no signal
+/// of its own kills.
+fn end_at_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        exit_now(101)
+    }));
 }
 
 impl Spawned {

@@ -1,9 +1,11 @@
 //! The resctrl file system: a directory a class of service, whose `schemata` says what share of each resource it has and
 //! whose `tasks` takes the processes that belong to it.
 //!
-//!     <resctrl>/schemata tasks                      the default class
-//!     <resctrl>/<group>/schemata tasks              a class
-//!     <resctrl>/<group>/mon_groups/<id>/tasks       one container of it, monitored
+//! ```text
+//! <resctrl>/schemata tasks                      the default class
+//! <resctrl>/<group>/schemata tasks              a class
+//! <resctrl>/<group>/mon_groups/<id>/tasks       one container of it, monitored
+//! ```
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
