@@ -167,8 +167,8 @@ wrong! { wrong_mounts:
     ["/mounts/-" = {"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}] => "mounts[7] (/mnt): only a bind mount can be id-mapped";
     ["/mounts/-" = {"destination": "/bin/true/x", "type": "tmpfs", "source": "tmpfs"}] => "mount tmpfs on /bin/true/x: a part of the destination's path is not a directory";
     ["/mounts/-" = {"source": "tmpfs"}] => "{bundle}/config.json: mounts[7]: missing field `destination`";
-    ["/linux/maskedPaths/-" = "proc/kcore"] => "linux.maskedPaths: \"proc/kcore\" is not absolute";
-    ["/linux/readonlyPaths/-" = "proc/sys"] => "linux.readonlyPaths: \"proc/sys\" is not absolute";
+    ["/linux/maskedPaths/-" = "../proc/kcore"] => "linux.maskedPaths: \"../proc/kcore\" contains ..";
+    ["/linux/readonlyPaths/-" = "/"] => "linux.readonlyPaths: \"/\" is the whole root: use root.readonly";
     ["/linux/devices" = [{"path": "/dev/x", "type": "x"}]] => "{bundle}/config.json: linux.devices[0].type: unknown variant `x`, expected one of `a`, `b`, `c`, `u`, `p`";
     ["/linux/devices" = [{"path": "dev/x", "type": "c", "major": 1, "minor": 3}]] => "linux.devices[0]: the path \"dev/x\" is not the absolute path of a node";
     ["/linux/sysctl" = {"kernel.panic": "1"}] => "linux.sysctl: kernel.panic belongs to no namespace: setting it would change the host";

@@ -160,15 +160,13 @@ fn absolute(field: &str, path: &str) -> Result<PathBuf> {
     if path.contains('\0') {
         return Err(wrong("contains a nul byte"));
     }
-    if !path.starts_with('/') {
-        return Err(wrong("is not absolute"));
-    }
-    let path = Path::new(path);
+    // Without a slash in front it is meant from the root too, as runc takes it.
+    let path = Path::new("/").join(path);
     if path.components().any(|component| component == Component::ParentDir) {
         return Err(wrong("contains .."));
     }
     if path.components().count() < 2 {
         return Err(wrong("is the whole root: use root.readonly"));
     }
-    Ok(path.to_owned())
+    Ok(path)
 }
