@@ -25,12 +25,13 @@ fn on_a_pty(words: &[&str]) -> (Child, OwnedFd) {
     let mut modes = tcgetattr(&slave).unwrap();
     modes.local_flags.remove(LocalFlags::ECHO);
     tcsetattr(&slave, SetArg::TCSANOW, &modes).unwrap();
+    // As serving does it: before a program runs on it.
+    let master = master.into();
+    adopt(&master).unwrap();
     let stdio = || Stdio::from(slave.try_clone().unwrap());
     let child =
         Command::new(words[0]).args(&words[1..]).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
     let pid = child.id() as i32;
-    let master = master.into();
-    adopt(&master).unwrap();
     (Child { pid, pidfd: pidfd_open(pid).unwrap() }, master)
 }
 
