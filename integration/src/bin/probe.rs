@@ -92,6 +92,7 @@ fn parse(text: &str) -> Option<i64> {
 fn count(mut each: impl FnMut(u64)) {
     for number in 1.. {
         each(number);
+        // A pace, not a wait: a number each time, so that a checkpoint or a freeze shows as a gap in the count.
         std::thread::sleep(Duration::from_millis(20));
     }
 }
