@@ -1,0 +1,14 @@
+//! `containerd-shim-tare-v2`: one process that holds the containers of a pod, between a daemon that may go away and a runtime
+//! that only runs for an instant.
+//!
+//! ```text
+//! daemon --starts--> bootstrap (start) --forks--> server: one thread, one tokio runtime
+//!   |                                               |
+//!   +------------------- ttrpc ------------------> service --sends--> tasks (owns the table)
+//!   <--- events (ordered queue, retried) ----------------------------/   |      |
+//!                                                    runtime (executes `tare`)  io, console, exits, oom, stats, mounts
+//! ```
+//!
+//! The shim executes a runtime, it never links one.
+
+pub mod error;
