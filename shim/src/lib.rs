@@ -11,4 +11,7 @@
 //!
 //! The shim executes a runtime, it never links one.
 
+pub mod bootstrap;
 pub mod error;
+pub mod events;
+pub mod server;
