@@ -12,6 +12,10 @@
 //! The shim executes a runtime, it never links one.
 
 pub mod bootstrap;
+pub mod cgroup;
 pub mod error;
 pub mod events;
+pub mod mounts;
+pub mod oom;
 pub mod server;
+pub mod stats;
