@@ -13,8 +13,10 @@
 
 pub mod bootstrap;
 pub mod cgroup;
+pub mod console;
 pub mod error;
 pub mod events;
+pub mod io;
 pub mod mounts;
 pub mod oom;
 pub mod server;
