@@ -12,7 +12,7 @@
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message, Result};
 
-use crate::{cgroups_v1, cgroups_v2, events, runc, runtimeoptions, streaming, types};
+use crate::{cgroups_v1, cgroups_v2, events, runc, runtimeoptions, streaming, transfer, types};
 
 /// The type URL of an OCI `config.json`.
 pub const SPEC: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
@@ -44,6 +44,7 @@ packed! {
     "containerd.runc.v1": runc::Options runc::CheckpointOptions runc::ProcessDetails;
     "containerd.services.streaming.v1": streaming::StreamInit;
     "containerd.types": types::RuntimeRequest types::RuntimeInfo types::Sandbox;
+    "containerd.types.transfer": transfer::Data transfer::WindowUpdate;
     "io.containerd.cgroups.v1": cgroups_v1::Metrics;
     "io.containerd.cgroups.v2": cgroups_v2::Metrics;
     "runtimeoptions.v1": runtimeoptions::Options;

@@ -1,7 +1,7 @@
 //! The messages and services between containerd, its shims and their callers.
 //!
 //! `proto/*.proto` define them, under containerd's packages, names and numbers; `src/gen/` is the Rust code of these
-//! definitions, made by `examples/generate.rs` and committed. Each definition is a module here; one with services has a
+//! definitions, made by `generate/` and committed. Each definition is a module here; one with services has a
 //! second, `…_ttrpc`, with their clients and server traits for tokio.
 //!
 //! The messages have no reflection (rust-protobuf's lite runtime): descriptors would be most of a small program. What a
@@ -49,6 +49,8 @@ generated! {
     task_v3 = "gen/task_v3.rs";
     /// The task service.
     task_v3_ttrpc = "gen/task_v3_ttrpc.rs";
+    /// `containerd.types.transfer`: what an open stream carries.
+    transfer = "gen/transfer.rs";
     /// `containerd.types`: what several of these speak of.
     types = "gen/types.rs";
 }
