@@ -26,8 +26,13 @@ run() {
 # A container with $up says that it is up by `echo >/up`, which `is_up` waits for.
 up="--mount type=bind,src=/run/world/up,dst=/up,options=rbind:rw"
 is_up() {
+	heard >/dev/null
+}
+# The next line that a container writes to /up.
+heard() {
 	# An end of file is of a writer before, which was still about to close it.
-	until read -r nothing <up; do :; done
+	until read -r line <up; do :; done
+	echo "$line"
 }
 # In a terminal of 33 rows and 77 columns, on which nobody types. ctr sets the size when the program already runs.
 terminal() {
@@ -208,11 +213,11 @@ const CHECKPOINT_ROWS: &[Row] = &[
         "checkpoint into an image, and restore from it",
         "run two -d --null-io $up box sh -c 'trap \"echo \\$n >/up\" USR1; n=0; echo >/up; while :; do n=$((n+1)); done'
          is_up
-         c tasks kill -s USR1 two; read -r before <up
+         c tasks kill -s USR1 two; before=$(heard)
          c containers checkpoint --rw --task --image two saved:1
          c tasks delete -f two 2>/dev/null || true; c containers delete two
          c containers restore --live --rw three saved:1
-         c tasks kill -s USR1 three; read -r after <up
+         c tasks kill -s USR1 three; after=$(heard)
          [ \"$after\" -ge \"$before\" ] && echo counted on
          c tasks delete -f three 2>/dev/null || true; c containers delete three",
         "counted on",

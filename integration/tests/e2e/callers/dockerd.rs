@@ -122,6 +122,7 @@ const ROWS: &[Row] = &[
         "run -d, logs, stats, top, inspect",
         "d run -d --name one $R $up --memory 64m box sh -c 'echo mine >/tmp/mark; echo out; echo err >&2; echo >/up; exec sleep 1000' >/dev/null
          is_up
+         until [ $(d logs one 2>&1 | wc -l) = 2 ]; do :; done
          d logs one 2>err; cat err
          d stats --no-stream --format '{{.MemUsage}} {{.PIDs}}' one | awk '{print $3, ($4 > 0)}'
          d top one -o pid,args | grep -o 'sleep 1000'
@@ -182,7 +183,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         "-p and --link",
-        "d run -d --name web $R $up -p 127.0.0.1:8088:80 box sh -c 'echo >/up; exec httpd -f -p 80 -h /www' >/dev/null
+        "d run -d --name web $R $up -p 127.0.0.1:8088:80 box sh -c 'httpd -h /www; echo >/up; exec sleep 1000' >/dev/null
          is_up; wget -qO- http://127.0.0.1:8088/
          d run --rm $R --link web:linked box sh -c 'wget -qO- http://linked/; echo $LINKED_PORT' | sed 's/tcp:.*/tcp/'",
         "from the image\nfrom the image\ntcp",
@@ -192,7 +193,7 @@ const ROWS: &[Row] = &[
         "d run --rm $R --network container:web --pid container:web --ipc host box sh -c 'wget -qO- http://127.0.0.1/; cat /proc/1/comm'
          d run --rm $R --network host --pid host --uts host box stat -L -c %i /proc/self/ns/net /proc/self/ns/pid >out
          stat -L -c %i /proc/self/ns/net /proc/self/ns/pid | cmp - out && echo same",
-        "from the image\nhttpd\nsame",
+        "from the image\nsleep\nsame",
     ),
     row(
         "build",

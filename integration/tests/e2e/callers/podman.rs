@@ -20,8 +20,13 @@ terminal() {
 # A container with $up says that it is up by `echo >/up`, which `is_up` waits for.
 up="-v /run/world/up:/up"
 is_up() {
+	heard >/dev/null
+}
+# The next line that a container writes to /up.
+heard() {
 	# An end of file is of a writer before, which was still about to close it.
-	until read -r nothing <up; do :; done
+	until read -r line <up; do :; done
+	echo "$line"
 }
 "#;
 
@@ -141,7 +146,7 @@ const ROWS: &[Row] = &[
     row(
         "exec -d, top, and inspect of a running container",
         "p exec -d exec sh -c 'echo done >/tmp/out; exec sleep 1001' >/dev/null
-         p exec exec sh -c 'until [ -e /tmp/out ]; do :; done; cat /tmp/out'
+         p exec exec sh -c 'until [ -s /tmp/out ]; do :; done; cat /tmp/out'
          p top exec args | grep -c '^sleep 1000'
          p inspect exec --format '{{.State.Status}} {{.OCIRuntime}}'",
         "done\n1\nrunning /run/world/bin/tare",
@@ -287,7 +292,7 @@ const ROWS: &[Row] = &[
         "a pod shares network, ipc, host name and pids",
         "p pod create --name pod --hostname podded --share net,ipc,uts,pid --infra-image box --infra-command 'sleep 1000' \
             --cgroup-parent $CG >/dev/null
-         p run -d --pod pod --name server $new $up box sh -c 'echo >/up; exec httpd -f -p 80 -h /www' >/dev/null
+         p run -d --pod pod --name server $new $up box sh -c 'httpd -h /www; echo >/up; exec sleep 1000' >/dev/null
          is_up
          p run --rm --pod pod $new box sh -c 'wget -qO- http://127.0.0.1/; hostname; cat /proc/1/comm'
          p exec server stat -L -c %i /proc/self/ns/net /proc/self/ns/ipc /proc/self/ns/pid /proc/self/ns/uts >one
@@ -350,7 +355,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         "-p: a published port",
-        "p run -d --name web -p 127.0.0.1:8088:80 $new $up box sh -c 'echo >/up; exec httpd -f -p 80 -h /www' >/dev/null
+        "p run -d --name web -p 127.0.0.1:8088:80 $new $up box sh -c 'httpd -h /www; echo >/up; exec sleep 1000' >/dev/null
          is_up
          wget -qO- http://127.0.0.1:8088/",
         "from the image",
@@ -386,10 +391,10 @@ const CHECKPOINT_ROWS: &[Row] = &[row(
     "p run -d --name counter $offline $up box \
         sh -c 'trap \"echo \\$n >/up\" USR1; n=0; echo >/up; while :; do n=$((n+1)); done' >/dev/null
      is_up
-     p kill -s USR1 counter >/dev/null; read -r before <up
+     p kill -s USR1 counter >/dev/null; before=$(heard)
      p container checkpoint counter >/dev/null; p inspect counter --format '{{.State.Status}}'
      p container restore counter >/dev/null; p inspect counter --format '{{.State.Status}}'
-     p kill -s USR1 counter >/dev/null; read -r after <up
+     p kill -s USR1 counter >/dev/null; after=$(heard)
      [ \"$after\" -ge \"$before\" ] && echo counted on
      p rm -f -t 0 counter >/dev/null",
     "exited\nrunning\ncounted on",

@@ -98,10 +98,11 @@ impl World {
         command
     }
 
-    /// Runs a shell script inside, for half a minute at most: then it is killed, with all of its process group.
+    /// Runs a shell script inside. One that hangs is killed after three minutes, with all of its process group: no row that
+    /// works takes so long, however loaded the machine is.
     pub(super) fn sh(&self, user: User, script: &str) -> Outcome {
         let mut command = self.command("timeout");
-        command.args(["-s", "KILL", "30"]);
+        command.args(["-s", "KILL", "180"]);
         if let User::Ordinary = user {
             command.args(["setpriv", "--reuid=2001", "--regid=2001", "--init-groups", "env"]);
             command.args(["HOME=/run/world/home", "XDG_RUNTIME_DIR=/run/user/2001"]);
@@ -149,22 +150,7 @@ impl World {
     /// `is_containers` knows the names of containers' cgroups; callers leave some that they make for themselves.
     pub(super) fn finish(mut self, before: &Snapshot, states: &[&str], is_containers: fn(&str) -> bool) -> Vec<String> {
         let mut left = Vec::new();
-        let processes = self.sh(
-            User::Root,
-            &format!(
-                "for dir in /proc/[0-9]*; do
-                 pid=${{dir#/proc/}}
-                 case $pid in 1|{}|$$|$PPID) continue;; esac
-                 what=$(tr '\\0' ' ' <$dir/cmdline) 2>/dev/null || continue
-                 echo $pid >/run/leaving
-                 timeout 10 pidwait -F /run/leaving || [ ! -e $dir ] || echo $pid $what
-             done",
-                self.helper
-            ),
-        );
-        for process in processes.stdout.lines() {
-            left.push(format!("--- a process was left behind: {process}"));
-        }
+        left.extend(self.processes_left());
         let after = self.snapshot();
         for mount in &after.mounts {
             if !before.mounts.contains(mount) {
@@ -179,6 +165,28 @@ impl World {
         self.end();
         left.extend(self.remove_cgroups(is_containers));
         left
+    }
+
+    /// Waits for the processes that are on their way out, and for those that they start to clean up after them (conmon does),
+    /// until there is none; says which do not end.
+    fn processes_left(&self) -> Vec<String> {
+        let script = format!(
+            "for dir in /proc/[0-9]*; do
+                pid=${{dir#/proc/}}
+                case $pid in 1|{}|$$|$PPID) continue;; esac
+                what=$(tr '\\0' ' ' <$dir/cmdline) 2>/dev/null || continue
+                echo $pid >/run/leaving
+                if timeout 30 pidwait -F /run/leaving || [ ! -e $dir ]; then echo gone; else echo $pid $what; fi
+             done",
+            self.helper
+        );
+        loop {
+            let seen = self.sh(User::Root, &script).stdout;
+            let stays: Vec<&str> = seen.lines().filter(|line| *line != "gone").collect();
+            if !stays.is_empty() || seen.is_empty() {
+                return stays.iter().map(|process| format!("--- a process was left behind: {process}")).collect();
+            }
+        }
     }
 
     fn end(&mut self) {
