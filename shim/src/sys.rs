@@ -1,0 +1,6 @@
+//! The only unsafe code of the shim: what has no safe call in `nix` or the standard library.
+//!
+//! Each submodule is one subject. Descriptors come in borrowed and go out owned, and are closed on exec.
+#![allow(unsafe_code)]
+
+pub mod process;
