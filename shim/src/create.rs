@@ -58,7 +58,13 @@ fn bundle_of(request: &CreateTaskRequest) -> Result<PathBuf> {
     bundle.canonicalize().map_err(|error| Error::invalid(format!("open the bundle {}: {error}", bundle.display())))
 }
 
-fn describe(shim: &Shim, request: &CreateTaskRequest, bundle: PathBuf, options: Options, rootfs: Option<PathBuf>) -> Container {
+fn describe(
+    shim: &Shim,
+    request: &CreateTaskRequest,
+    bundle: PathBuf,
+    options: Options,
+    rootfs: Option<PathBuf>,
+) -> Container {
     let stdio = Stdio {
         stdin: request.stdin.clone(),
         stdout: request.stdout.clone(),
@@ -102,7 +108,9 @@ async fn make(shim: &Rc<Shim>, container: &Container, given_up: GivenUp) -> Resu
             match tokio::time::timeout(CLEAN_UP, force).await {
                 Ok(Ok(())) => {}
                 Ok(Err(second)) => tracing::warn!("clean up after a failed create of {}: {second}", container.id),
-                Err(_) => tracing::warn!("clean up after a failed create of {}: the runtime takes too long", container.id),
+                Err(_) => {
+                    tracing::warn!("clean up after a failed create of {}: the runtime takes too long", container.id)
+                }
             }
             let io = container.init.io.borrow_mut().take();
             if let Some(io) = io {

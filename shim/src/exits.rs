@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::{Context, Result};
+use crate::sys::watch::watch;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl Children {
 
     /// Waits for the end of an expected child and reaps it.
     pub async fn wait(&self, pid: u32, pidfd: OwnedFd) -> Result<Exit> {
-        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE).context(|| format!("watch process {pid}"))?;
+        let pidfd = watch(pidfd, Interest::READABLE).context(|| format!("watch process {pid}"))?;
         let exit = loop {
             let mut ready = pidfd.readable().await.context(|| format!("watch process {pid}"))?;
             if let Some(exit) = reap(&pidfd).context(|| format!("wait for process {pid}"))? {
@@ -81,7 +82,9 @@ impl Children {
     /// Reaps at each SIGCHLD what nobody waits for.
     pub async fn reap_at_signals(&self) {
         let signals = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child());
-        let Ok(mut signals) = signals.inspect_err(|error| tracing::error!("watch for ended children: {error}")) else { return };
+        let Ok(mut signals) = signals.inspect_err(|error| tracing::error!("watch for ended children: {error}")) else {
+            return;
+        };
         while signals.recv().await.is_some() {
             self.reap_unknown();
         }

@@ -102,13 +102,16 @@ impl Options {
         let (text, place) = if options.config_path.is_empty() {
             (options.config_body.as_slice(), "config_body")
         } else {
-            read = fs::read(&options.config_path).context(|| format!("read the runtime's options {}", options.config_path));
+            read = fs::read(&options.config_path)
+                .context(|| format!("read the runtime's options {}", options.config_path));
             // That file is the administrator's: its absence is a wrong request, not a container that is gone.
             let read = read.as_ref().map_err(|error| Error::invalid(error.message.clone()))?;
             (read.as_slice(), options.config_path.as_str())
         };
         if text.len() > CONFIG_LIMIT {
-            return Err(Error::invalid(format!("the runtime's options in {place} are longer than {CONFIG_LIMIT} bytes")));
+            return Err(Error::invalid(format!(
+                "the runtime's options in {place} are longer than {CONFIG_LIMIT} bytes"
+            )));
         }
         let text = std::str::from_utf8(text)
             .map_err(|error| Error::invalid(format!("the runtime's options in {place} are no text: {error}")))?;
@@ -119,11 +122,7 @@ impl Options {
 
     /// What concerns the runtime's calls.
     pub fn settings(&self) -> Settings {
-        Settings {
-            binary: self.binary_name.clone(),
-            root: self.root.clone(),
-            systemd_cgroup: self.systemd_cgroup,
-        }
+        Settings { binary: self.binary_name.clone(), root: self.root.clone(), systemd_cgroup: self.systemd_cgroup }
     }
 
     /// Who is to own the standard streams, if the options say.
@@ -162,10 +161,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
-    options
-        .open(path)
-        .and_then(|mut file| file.write_all(content))
-        .context(|| format!("write {}", path.display()))
+    options.open(path).and_then(|mut file| file.write_all(content)).context(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]

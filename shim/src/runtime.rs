@@ -25,6 +25,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::exits::Children;
 use crate::io::ChildStdio;
 use crate::sys::process::{Spawned, pidfd_send_signal, spawn_bound};
+use crate::sys::watch::watch;
 
 /// What runs a container unless its options name another program.
 pub const DEFAULT_BINARY: &str = "tare";
@@ -300,7 +301,7 @@ impl RuntimeCall {
     }
 
     /// A pipe for what the runtime prints, unless its streams are the container's.
-    fn read_output(&mut self) -> Result<Option<AsyncFd<io::PipeReader>>> {
+    fn read_output(&mut self) -> Result<Option<AsyncFd<OwnedFd>>> {
         if self.streams {
             return Ok(None);
         }
@@ -312,7 +313,7 @@ impl RuntimeCall {
             let both = writer.try_clone().context(|| "copy a pipe's descriptor".to_owned())?;
             self.command.stdout(both).stderr(writer);
         }
-        let reader = AsyncFd::with_interest(reader, Interest::READABLE).context(|| "watch a pipe".to_owned())?;
+        let reader = watch(reader.into(), Interest::READABLE).context(|| "watch a pipe".to_owned())?;
         Ok(Some(reader))
     }
 }
@@ -335,7 +336,7 @@ impl Drop for Running<'_> {
 
 /// Reads, keeping the last `limit` bytes, until the process has ended; what it had written by then is read to the end.
 async fn read_until<T>(
-    reader: AsyncFd<io::PipeReader>,
+    reader: AsyncFd<OwnedFd>,
     limit: usize,
     ended: impl Future<Output = Result<T>>,
 ) -> Result<(T, Vec<u8>)> {
@@ -363,9 +364,9 @@ async fn read_until<T>(
 }
 
 /// Reads once; false at the end of the file, an error when there is nothing now.
-fn read_some(mut reader: &io::PipeReader, output: &mut Vec<u8>, limit: usize) -> io::Result<bool> {
+fn read_some(reader: &OwnedFd, output: &mut Vec<u8>, limit: usize) -> io::Result<bool> {
     let mut chunk = [0; 4096];
-    let read = reader.read(&mut chunk)?;
+    let read = nix::unistd::read(reader, &mut chunk)?;
     output.extend_from_slice(&chunk[..read]);
     if output.len() > limit * 2 {
         output.drain(..output.len() - limit);
@@ -384,7 +385,9 @@ fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
 fn in_memory(content: &[u8]) -> Result<fs::File> {
     let fd = memfd_create(c"stdin", MFdFlags::MFD_CLOEXEC).context(|| "make a file in memory".to_owned())?;
     let mut file = fs::File::from(fd);
-    file.write_all(content).and_then(|()| file.seek(SeekFrom::Start(0))).context(|| "fill a file in memory".to_owned())?;
+    file.write_all(content)
+        .and_then(|()| file.seek(SeekFrom::Start(0)))
+        .context(|| "fill a file in memory".to_owned())?;
     Ok(file)
 }
 

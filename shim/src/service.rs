@@ -43,7 +43,8 @@ impl Task for TaskService {
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
-        let flow = |shim, given_up| -> Flow<u32> { Box::pin(start::start(shim, request.id, request.exec_id, given_up)) };
+        let flow =
+            |shim, given_up| -> Flow<u32> { Box::pin(start::start(shim, request.id, request.exec_id, given_up)) };
         let pid = self.tasks.run_until_given_up(flow).await?;
         Ok(StartResponse { pid, ..Default::default() })
     }
@@ -198,6 +199,9 @@ fn process_info((pid, exec_id): (u32, Option<String>)) -> Result<ProcessInfo> {
 fn checkpoint_options(options: Option<&Any>) -> Result<runc::CheckpointOptions> {
     let Some(any) = options.filter(|any| !any.type_url.is_empty()) else { return Ok(Default::default()) };
     unpack(any).ok().flatten().ok_or_else(|| {
-        Error::invalid(format!("the checkpoint's options are no containerd.runc.v1.CheckpointOptions but {}", any.type_url))
+        Error::invalid(format!(
+            "the checkpoint's options are no containerd.runc.v1.CheckpointOptions but {}",
+            any.type_url
+        ))
     })
 }

@@ -55,7 +55,10 @@ async fn start_init(shim: &Rc<Shim>, container: &Rc<Container>, given_up: GivenU
         init.settle(Phase::Created);
         return Err(error);
     }
-    shim.publish("/tasks/start", &TaskStart { container_id: container.id.clone(), pid: init.pid(), ..Default::default() });
+    shim.publish(
+        "/tasks/start",
+        &TaskStart { container_id: container.id.clone(), pid: init.pid(), ..Default::default() },
+    );
     // Not before the event: an exit that is already known waits for this.
     init.settle(Phase::Running);
     if container.checkpoint.is_some() {
@@ -89,7 +92,8 @@ pub async fn add_exec(shim: Rc<Shim>, request: ExecProcessRequest) -> Result<()>
     let container = shim.container(&request.id)?;
     plain_name(&request.exec_id)?;
     may_exec(&container)?;
-    let stdio = Stdio { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, terminal: request.terminal };
+    let stdio =
+        Stdio { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, terminal: request.terminal };
     let spec = with_terminal(&request.spec.value, request.terminal)?;
     container.add_exec(Process::new(request.exec_id.clone(), stdio, spec))?;
     let event = TaskExecAdded { container_id: request.id, exec_id: request.exec_id, ..Default::default() };
@@ -97,7 +101,12 @@ pub async fn add_exec(shim: Rc<Shim>, request: ExecProcessRequest) -> Result<()>
     Ok(())
 }
 
-async fn start_exec(shim: &Rc<Shim>, container: &Rc<Container>, process: &Rc<Process>, given_up: GivenUp) -> Result<u32> {
+async fn start_exec(
+    shim: &Rc<Shim>,
+    container: &Rc<Container>,
+    process: &Rc<Process>,
+    given_up: GivenUp,
+) -> Result<u32> {
     let _turn = process.turn.lock().await;
     may_start(process)?;
     may_exec(container)?;
@@ -162,10 +171,16 @@ fn may_exec(container: &Container) -> Result<()> {
         return Err(Error::precondition(format!("cannot exec in a stopped container ({})", container.id)));
     }
     if container.frozen() != Frozen::No {
-        return Err(Error::precondition(format!("cannot exec in a paused container ({}): resume it first", container.id)));
+        return Err(Error::precondition(format!(
+            "cannot exec in a paused container ({}): resume it first",
+            container.id
+        )));
     }
     if container.checkpoint.is_some() && container.init.phase() == Phase::Created {
-        return Err(Error::precondition(format!("cannot exec in a container that is not restored yet ({})", container.id)));
+        return Err(Error::precondition(format!(
+            "cannot exec in a container that is not restored yet ({})",
+            container.id
+        )));
     }
     Ok(())
 }

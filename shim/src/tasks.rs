@@ -128,7 +128,8 @@ impl Shim {
 
     /// Resolves when the shim is over: told to end, or empty for a while.
     async fn over(&self) {
-        let idle = std::env::var(IDLE_VARIABLE).ok().and_then(|text| text.parse().ok()).map_or(IDLE, Duration::from_secs);
+        let idle =
+            std::env::var(IDLE_VARIABLE).ok().and_then(|text| text.parse().ok()).map_or(IDLE, Duration::from_secs);
         let empty_for_long = async {
             loop {
                 let wait = if self.is_empty() { idle } else { Duration::MAX };
@@ -148,10 +149,17 @@ impl Shim {
     fn dump(&self) -> String {
         let mut text = format!("events queued: {}", self.publisher.queued());
         for container in self.containers.borrow().values() {
-            let _ = write!(text, "\ncontainer {} frozen={:?} bundle={}", container.id, container.frozen(), container.bundle.display());
+            let _ = write!(
+                text,
+                "\ncontainer {} frozen={:?} bundle={}",
+                container.id,
+                container.frozen(),
+                container.bundle.display()
+            );
             for process in std::iter::once(container.init.clone()).chain(container.execs()) {
                 let (phase, pid, exit) = (process.phase(), process.pid(), process.exit());
-                let _ = write!(text, "\n  process {} {phase:?} pid={pid} exit={:?}", process.id, exit.map(|it| it.status));
+                let _ =
+                    write!(text, "\n  process {} {phase:?} pid={pid} exit={:?}", process.id, exit.map(|it| it.status));
             }
         }
         text
@@ -173,15 +181,9 @@ impl Drop for Reserved {
 }
 
 /// The way to the table, for any task.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Tasks {
     jobs: mpsc::UnboundedSender<Job>,
-}
-
-impl std::fmt::Debug for dyn FnOnce(Rc<Shim>) + Send {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("job")
-    }
 }
 
 impl Tasks {
