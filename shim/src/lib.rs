@@ -21,6 +21,7 @@ pub mod error;
 pub mod events;
 pub mod exits;
 pub mod io;
+mod mountinfo;
 pub mod mounts;
 pub mod oom;
 pub mod operations;
@@ -34,3 +35,5 @@ pub mod start;
 pub mod stats;
 pub mod sys;
 pub mod tasks;
+#[cfg(test)]
+mod testing;
