@@ -12,7 +12,7 @@
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message, Result};
 
-use crate::{cgroups_v1, cgroups_v2, events, runc, runtimeoptions, streaming, transfer, types};
+use crate::{cgroups_v1, cgroups_v2, cri, events, runc, runtimeoptions, streaming, transfer, types};
 
 /// The type URL of an OCI `config.json`.
 pub const SPEC: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
@@ -47,6 +47,7 @@ packed! {
     "containerd.types.transfer": transfer::Data transfer::WindowUpdate;
     "io.containerd.cgroups.v1": cgroups_v1::Metrics;
     "io.containerd.cgroups.v2": cgroups_v2::Metrics;
+    "runtime.v1": cri::PodSandboxConfig;
     "runtimeoptions.v1": runtimeoptions::Options;
 }
 

@@ -23,6 +23,8 @@ generated! {
     cgroups_v1 = "gen/cgroups_v1.rs";
     /// `io.containerd.cgroups.v2`: statistics of a host with cgroup v2.
     cgroups_v2 = "gen/cgroups_v2.rs";
+    /// `runtime.v1`: what a sandbox has to know of the kubelet's pod configuration.
+    cri = "gen/cri.rs";
     /// `containerd.events`: what happens to tasks and sandboxes.
     events = "gen/events.rs";
     /// `containerd.services.events.ttrpc.v1`: the request that carries an event to the daemon.

@@ -3,5 +3,6 @@
 //! Each submodule is one subject. Descriptors come in borrowed and go out owned, and are closed on exec.
 #![allow(unsafe_code)]
 
+pub mod holder;
 pub mod process;
 pub mod watch;

@@ -79,6 +79,11 @@ impl Shim {
         found.ok_or_else(|| Error::new(Kind::NotFound, format!("container {id} does not exist in this shim")))
     }
 
+    /// All containers.
+    pub fn containers(&self) -> Vec<Rc<Container>> {
+        self.containers.borrow().values().cloned().collect()
+    }
+
     /// Keeps the name for a container that is being made, until the result is dropped.
     pub fn reserve(self: &Rc<Self>, id: &str) -> Result<Reserved> {
         let taken = self.containers.borrow().contains_key(id) || !self.reserved.borrow_mut().insert(id.to_owned());

@@ -1,0 +1,129 @@
+//! A process that only keeps namespaces open: a pod's, instead of a pause container.
+//!
+//! It is a copy of the shim that never returns, so it costs no program, no root and no memory of its own but its stack.
+//! Between the clone and its sleep it makes system calls only: the copy has the shim's memory in whatever state it was.
+
+use std::ffi::CString;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use super::process::Spawned;
+
+/// What the holder is to hold.
+#[derive(Debug, Default)]
+pub struct Holding<'a> {
+    /// The new namespaces: `CLONE_NEW…`.
+    pub new: libc::c_int,
+    /// A network namespace to join.
+    pub network: Option<BorrowedFd<'a>>,
+    /// The host name in a new UTS namespace; empty to leave it.
+    pub hostname: &'a str,
+    /// Files below /proc/sys and what is written into them, once the namespaces are there.
+    pub sysctls: Vec<(PathBuf, String)>,
+}
+
+/// Clones the holder, and returns when it holds all of it.
+pub fn hold(holding: &Holding<'_>) -> io::Result<Spawned> {
+    let (mut reader, writer) = io::pipe()?;
+    // All memory is taken before the clone.
+    let sysctls: Vec<(CString, &[u8])> = holding
+        .sysctls
+        .iter()
+        .map(|(path, value)| Ok((CString::new(path.as_os_str().as_encoded_bytes())?, value.as_bytes())))
+        .collect::<io::Result<_>>()?;
+    let mut pidfd: libc::c_int = -1;
+    let mut arguments = libc::clone_args {
+        flags: (holding.new | libc::CLONE_PIDFD).cast_unsigned().into(),
+        pidfd: (&raw mut pidfd).addr() as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        // SAFETY: the structure is plain integers, for all of which 0 is "none".
+        ..unsafe { std::mem::zeroed() }
+    };
+    // SAFETY: the structure is valid and says its size; without CLONE_VM the child has a copy of everything, like fork.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+    match pid {
+        0 => {
+            let error = prepare(holding, &sysctls, writer.as_raw_fd()).err();
+            report_and_sleep(writer.as_raw_fd(), error)
+        }
+        ..0 => Err(io::Error::last_os_error()),
+        _ => {
+            drop(writer);
+            // SAFETY: the kernel has put a new descriptor of ours there.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            let mut errno = [0; 4];
+            reader.read_exact(&mut errno)?;
+            match i32::from_ne_bytes(errno) {
+                0 => Ok(Spawned { pid: pid as u32, pidfd }),
+                errno => {
+                    let _ = nix::sys::wait::waitid(
+                        nix::sys::wait::Id::Pid(nix::unistd::Pid::from_raw(pid as i32)),
+                        nix::sys::wait::WaitPidFlag::WEXITED,
+                    );
+                    Err(io::Error::from_raw_os_error(errno))
+                }
+            }
+        }
+    }
+}
+
+/// In the holder: everything that can fail.
+fn prepare(holding: &Holding<'_>, sysctls: &[(CString, &[u8])], keep: i32) -> io::Result<()> {
+    // SAFETY: system calls on integers and on memory that was made before the clone; nothing allocates.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+        // A pod may share its pid namespace: then our root and our program are below /proc/1 there, and must stay shut.
+        check(libc::prctl(libc::PR_SET_DUMPABLE, 0))?;
+        check(libc::prctl(libc::PR_SET_NAME, c"tare-pod".as_ptr()))?;
+        // As the first process of a pid namespace it inherits what is orphaned there: nobody is to become a zombie.
+        let mut reap: libc::sigaction = std::mem::zeroed();
+        reap.sa_sigaction = libc::SIG_DFL;
+        reap.sa_flags = libc::SA_NOCLDWAIT;
+        check(libc::sigaction(libc::SIGCHLD, &raw const reap, std::ptr::null_mut()))?;
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1] {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        if let Some(network) = holding.network {
+            check(libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET))?;
+        }
+        if !holding.hostname.is_empty() {
+            check(libc::sethostname(holding.hostname.as_ptr().cast(), holding.hostname.len()))?;
+        }
+        for (path, value) in sysctls {
+            let fd = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            check(fd)?;
+            let written = libc::write(fd, value.as_ptr().cast(), value.len());
+            libc::close(fd);
+            check(if written < 0 { -1 } else { 0 })?;
+        }
+        // The shim's sockets and pipes would never end while a copy of them is open here.
+        let keep = keep.cast_unsigned();
+        if keep > 0 {
+            check(libc::syscall(libc::SYS_close_range, 0, keep - 1, 0) as i32)?;
+        }
+        check(libc::syscall(libc::SYS_close_range, keep + 1, u32::MAX, 0) as i32)?;
+        check(libc::chdir(c"/".as_ptr()))
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    // `last_os_error` reads errno, and allocates nothing.
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// In the holder: says how it went, and sleeps until it is killed.
+fn report_and_sleep(writer: i32, error: Option<io::Error>) -> ! {
+    let errno = error.and_then(|it| it.raw_os_error()).unwrap_or(0).to_ne_bytes();
+    // SAFETY: system calls on memory of this frame; `_exit` runs no handlers of the shim.
+    unsafe {
+        libc::write(writer, errno.as_ptr().cast(), errno.len());
+        libc::close(writer);
+        if errno != [0; 4] {
+            libc::_exit(1);
+        }
+        loop {
+            libc::pause();
+        }
+    }
+}
