@@ -55,7 +55,12 @@ pub async fn create(shim: Rc<Shim>, request: CreateTaskRequest, given_up: GivenU
 fn bundle_of(request: &CreateTaskRequest) -> Result<PathBuf> {
     let bundle = Path::new(&request.bundle);
     // No such bundle is a wrong request; NotFound would tell a daemon that the container is gone.
-    bundle.canonicalize().map_err(|error| Error::invalid(format!("open the bundle {}: {error}", bundle.display())))
+    let wrong = |why: &dyn std::fmt::Display| Error::invalid(format!("open the bundle {}: {why}", bundle.display()));
+    let config = bundle.join("config.json");
+    if !config.try_exists().map_err(|error| wrong(&error))? {
+        return Err(wrong(&"it has no config.json"));
+    }
+    std::path::absolute(bundle).map_err(|error| wrong(&error))
 }
 
 fn describe(
@@ -74,7 +79,7 @@ fn describe(
     let checkpoint = (!request.checkpoint.is_empty())
         .then(|| Checkpoint { path: request.checkpoint.clone(), parent: request.parent_checkpoint.clone() });
     let config = &shim.config;
-    let runtime = Runtime::new(&options.settings(), &config.namespace, &bundle, config.debug, shim.children.clone());
+    let runtime = Runtime::new(&options.settings(), &config.namespace, &bundle, shim.children.clone());
     let init = Process::new(request.id.clone(), stdio, Vec::new());
     Container::new(request.id.clone(), bundle, options, runtime, init, checkpoint, rootfs)
 }

@@ -15,6 +15,7 @@ use crate::exits::Exit;
 use crate::mounts::unmount_recursive;
 use crate::process::{Phase, Process, exited};
 use crate::runtime::Images;
+use crate::start::exec_pid_file;
 use crate::tasks::Shim;
 
 /// How long a delete waits for output that others still hold open.
@@ -157,7 +158,7 @@ pub async fn delete_exec(shim: Rc<Shim>, id: String, exec_id: String) -> Result<
     let _turn = process.turn.lock().await;
     must_not_run(&process)?;
     drain_and_close(&container, &process).await;
-    let _ = std::fs::remove_file(container.bundle.join(format!("{exec_id}.pid")));
+    let _ = std::fs::remove_file(container.bundle.join(exec_pid_file(&exec_id)));
     container.remove_exec(&exec_id);
     Ok(Deleted { pid: process.pid(), exit: process.exit() })
 }
@@ -171,7 +172,8 @@ pub async fn delete_container(shim: Rc<Shim>, id: String) -> Result<Deleted> {
     let init = &container.init;
     must_not_run(init)?;
     if init.phase() == Phase::Created {
-        container.runtime.delete(&id).await?;
+        // By force: a start that was given up may have gone through all the same.
+        container.runtime.delete_force(&id).await?;
         if init.pid() != 0 && timeout(KILLED, exited(init.exits())).await.is_err() {
             return Err(Error::internal(format!("delete {id}: its process {} does not end", init.pid())));
         }

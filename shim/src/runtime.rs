@@ -43,7 +43,6 @@ pub struct Runtime {
     root: PathBuf,
     bundle: PathBuf,
     systemd_cgroup: bool,
-    debug: bool,
     children: Rc<Children>,
     calls: Cell<u32>,
 }
@@ -99,13 +98,12 @@ pub struct Images<'a> {
 
 impl Runtime {
     /// The runtime of the container whose bundle this is.
-    pub fn new(settings: &Settings, namespace: &str, bundle: &Path, debug: bool, children: Rc<Children>) -> Self {
+    pub fn new(settings: &Settings, namespace: &str, bundle: &Path, children: Rc<Children>) -> Self {
         Self {
             binary: settings.binary().into(),
             root: settings.root(namespace),
             bundle: bundle.to_owned(),
             systemd_cgroup: settings.systemd_cgroup,
-            debug,
             children,
             calls: Cell::new(0),
         }
@@ -215,9 +213,6 @@ impl Runtime {
         let log = self.bundle.join(format!("log-{number}.json"));
         let mut command = Command::new(&self.binary);
         command.arg("--root").arg(&self.root).arg("--log").arg(&log).args(["--log-format", "json"]);
-        if self.debug {
-            command.arg("--debug");
-        }
         if self.systemd_cgroup {
             command.arg("--systemd-cgroup");
         }

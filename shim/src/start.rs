@@ -147,13 +147,18 @@ async fn start_exec(
 
 /// The runtime's exec, with the streams around it.
 async fn run_exec(shim: &Rc<Shim>, container: &Container, process: &Process) -> Result<std::os::fd::OwnedFd> {
-    let pid_file = container.bundle.join(format!("{}.pid", process.id));
-    let spec_file = Temporary(container.bundle.join(format!("{}.process.json", process.id)));
+    let pid_file = container.bundle.join(exec_pid_file(&process.id));
+    let spec_file = Temporary(container.bundle.join(format!("exec-{}.json", process.id)));
     write_private(&spec_file.0, &process.spec)?;
     let mut streams = OpenStreams::open(shim, container, process).await?;
     container.runtime.exec(&container.id, &spec_file.0, &pid_file, streams.for_runtime()).await?;
     streams.connect(process).await?;
     process.began(read_pid(&pid_file)?)
+}
+
+/// The file of an exec's id in a bundle; no exec can be called such that it is the first process's.
+pub fn exec_pid_file(exec_id: &str) -> String {
+    format!("exec-{exec_id}.pid")
 }
 
 fn may_start(process: &Process) -> Result<()> {
