@@ -5,4 +5,7 @@
 
 pub mod holder;
 pub mod process;
+pub mod scm;
+pub mod spawn;
+pub mod tty;
 pub mod watch;
