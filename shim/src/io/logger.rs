@@ -179,9 +179,6 @@ fn environment(names: &LoggerNames) -> Result<Vec<CString>> {
 fn c_string(text: OsString) -> Result<CString> {
     CString::new(text.into_vec()).map_err(|error| {
         let text = OsString::from_vec(error.into_vec());
-        Error::invalid(format!(
-            "a logger cannot be given \"{}\": it contains a NUL",
-            text.as_bytes().escape_ascii().to_string()
-        ))
+        Error::invalid(format!("a logger cannot be given \"{}\": it contains a NUL", text.as_bytes().escape_ascii()))
     })
 }
