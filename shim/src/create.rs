@@ -17,8 +17,9 @@ use crate::io::{ChildStdio, Io, LoggerNames, Stdio};
 use crate::mounts::{Mount, mount_rootfs, unmount_recursive};
 use crate::oom::OomWatch;
 use crate::options::Options;
-use crate::process::Process;
+use crate::process::{Connected, Process};
 use crate::runtime::{Runtime, Streams};
+use crate::streaming::Named;
 use crate::tasks::{GivenUp, Shim, plain_name};
 
 /// The file of the first process's id in a bundle.
@@ -99,7 +100,7 @@ async fn make(shim: &Rc<Shim>, container: &Container, given_up: GivenUp) -> Resu
             flags.push("--no-new-keyring");
         }
         container.runtime.create(&container.id, &pid_file, &flags, streams.for_runtime()).await?;
-        streams.connect(&container.init).await?;
+        streams.connect(shim, &container.init).await?;
         read_pid(&pid_file)
     };
     let made = tokio::select! {
@@ -117,10 +118,7 @@ async fn make(shim: &Rc<Shim>, container: &Container, given_up: GivenUp) -> Resu
                     tracing::warn!("clean up after a failed create of {}: the runtime takes too long", container.id)
                 }
             }
-            let io = container.init.io.borrow_mut().take();
-            if let Some(io) = io {
-                io.close().await;
-            }
+            container.init.close_streams(&shim.children).await;
             Err(error)
         }
     }
@@ -194,15 +192,17 @@ pub struct OpenStreams {
     io: Io,
     child: Option<ChildStdio>,
     console: Option<ConsoleSocket>,
+    named: Named,
 }
 
 impl OpenStreams {
     /// Opens what the client named.
     pub async fn open(shim: &Shim, container: &Container, process: &Process) -> Result<Self> {
         let names = LoggerNames { id: process.id.clone(), namespace: shim.config.namespace.clone() };
-        let (io, child) = Io::open(&process.stdio, &names, container.options.owner()).await?;
+        let (stdio, named) = shim.streams.resolve(&process.stdio, &container.bundle)?;
+        let (io, child) = Io::open(&stdio, &names, container.options.owner()).await?;
         let console = process.stdio.terminal.then(ConsoleSocket::bind).transpose()?;
-        Ok(Self { io, child: Some(child), console })
+        Ok(Self { io, child: Some(child), console, named })
     }
 
     /// What the runtime is given of them, once.
@@ -214,7 +214,7 @@ impl OpenStreams {
     }
 
     /// The runtime has them: bytes begin to flow.
-    pub async fn connect(mut self, process: &Process) -> Result<()> {
+    pub async fn connect(mut self, shim: &Shim, process: &Process) -> Result<()> {
         match self.console.take() {
             Some(console) => {
                 let terminal = tokio::time::timeout(TERMINAL_WAIT, console.receive()).await;
@@ -223,7 +223,10 @@ impl OpenStreams {
             }
             None => self.io.start()?,
         }
-        *process.io.borrow_mut() = Some(self.io);
+        if let Some(pid) = self.io.logger_pid() {
+            shim.children.expect(pid);
+        }
+        *process.streams.borrow_mut() = Some(Connected { io: self.io, _named: self.named });
         Ok(())
     }
 }

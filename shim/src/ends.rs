@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Waits for the end of an exec and tells it.
 pub async fn of_exec(shim: Rc<Shim>, container: Rc<Container>, process: Rc<Process>, pidfd: OwnedFd) {
     let exit = reaped(&shim, process.pid(), pidfd).await;
+    process.hang_up();
     tell(&shim, &container, &process, exit);
     container.exec_ended();
 }
@@ -29,6 +30,7 @@ pub async fn of_init(shim: Rc<Shim>, container: Rc<Container>, pidfd: OwnedFd) {
     let init = container.init.clone();
     let exit = reaped(&shim, init.pid(), pidfd).await;
     container.end();
+    init.hang_up();
     last_oom_look(&container).await;
     if timeout(PATIENCE, init.settled()).await.is_err() {
         tracing::warn!("container {} has ended while the runtime still starts it", container.id);

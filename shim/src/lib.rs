@@ -33,6 +33,7 @@ pub mod server;
 pub mod service;
 pub mod start;
 pub mod stats;
+pub mod streaming;
 pub mod sys;
 pub mod tasks;
 #[cfg(test)]

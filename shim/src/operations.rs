@@ -157,7 +157,7 @@ pub async fn delete_exec(shim: Rc<Shim>, id: String, exec_id: String) -> Result<
     let process = container.process(&exec_id)?;
     let _turn = process.turn.lock().await;
     must_not_run(&process)?;
-    drain_and_close(&container, &process).await;
+    drain_and_close(&shim, &container, &process).await;
     let _ = std::fs::remove_file(container.bundle.join(exec_pid_file(&exec_id)));
     container.remove_exec(&exec_id);
     Ok(Deleted { pid: process.pid(), exit: process.exit() })
@@ -177,14 +177,14 @@ pub async fn delete_container(shim: Rc<Shim>, id: String) -> Result<Deleted> {
         if init.pid() != 0 && timeout(KILLED, exited(init.exits())).await.is_err() {
             return Err(Error::internal(format!("delete {id}: its process {} does not end", init.pid())));
         }
-        drain_and_close(&container, init).await;
+        drain_and_close(&shim, &container, init).await;
     } else {
         // What the runtime removes and what is still to be read have nothing to do with each other.
-        let (deleted, ()) = tokio::join!(container.runtime.delete(&id), drain_and_close(&container, init));
+        let (deleted, ()) = tokio::join!(container.runtime.delete(&id), drain_and_close(&shim, &container, init));
         deleted?;
     }
     for exec in container.execs() {
-        close(&exec).await;
+        exec.close_streams(&shim.children).await;
     }
     if let Some(rootfs) = &container.rootfs {
         unmount_recursive(rootfs)?;
@@ -215,22 +215,15 @@ fn must_not_run(process: &Process) -> Result<()> {
 }
 
 /// Lets the output reach its reader, as long as that is worth waiting for, and closes the streams.
-async fn drain_and_close(container: &Container, process: &Process) {
-    let drained = process.io.borrow().as_ref().map(|io| io.drained());
+async fn drain_and_close(shim: &Shim, container: &Container, process: &Process) {
+    let drained = process.streams.borrow().as_ref().map(|it| it.io.drained());
     if let Some(drained) = drained
         && timeout(DRAIN, drained).await.is_err()
     {
         let (container, process) = (&container.id, &process.id);
         tracing::warn!("the output of {process} of container {container} is held open or not read: it is closed now");
     }
-    close(process).await;
-}
-
-async fn close(process: &Process) {
-    let io = process.io.borrow_mut().take();
-    if let Some(io) = io {
-        io.close().await;
-    }
+    process.close_streams(&shim.children).await;
 }
 
 /// The processes in a container; those that are execs, with their names.
@@ -256,15 +249,15 @@ pub fn resize(shim: &Shim, id: &str, exec_id: &str, width: u32, height: u32) -> 
     if process.phase() == Phase::Stopped && !exec_id.is_empty() {
         return Err(Error::precondition(format!("cannot resize a stopped process ({exec_id})")));
     }
-    let io = process.io.borrow();
-    io.as_ref().map_or(Ok(()), |io| io.resize(width, height))
+    let streams = process.streams.borrow();
+    streams.as_ref().map_or(Ok(()), |it| it.io.resize(width, height))
 }
 
 /// No more input will come.
 pub fn close_stdin(shim: &Shim, id: &str, exec_id: &str) -> Result<()> {
     let process = shim.container(id)?.process(exec_id)?;
-    if let Some(io) = process.io.borrow_mut().as_mut() {
-        io.close_stdin();
+    if let Some(streams) = process.streams.borrow_mut().as_mut() {
+        streams.io.close_stdin();
     }
     Ok(())
 }

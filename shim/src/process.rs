@@ -16,8 +16,9 @@ use std::os::fd::OwnedFd;
 use tokio::sync::{Mutex, Notify, watch};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::exits::Exit;
+use crate::exits::{Children, Exit};
 use crate::io::{Io, Stdio};
+use crate::streaming::Named;
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
 
 /// How far a process has come.
@@ -33,6 +34,15 @@ pub enum Phase {
     Stopped,
 }
 
+/// A process's streams, in use.
+#[derive(Debug)]
+pub struct Connected {
+    /// The copies.
+    pub io: Io,
+    /// Those of them that are opened over ttrpc.
+    pub _named: Named,
+}
+
 /// A process, by the thread that owns the table.
 #[derive(Debug)]
 pub struct Process {
@@ -45,7 +55,7 @@ pub struct Process {
     /// One change at a time: starts and deletes wait for each other here.
     pub turn: Mutex<()>,
     /// The shim's side of the streams, from the start (a container's: from create) until the delete.
-    pub io: RefCell<Option<Io>>,
+    pub streams: RefCell<Option<Connected>>,
     /// By which its end is waited for, until somebody does.
     pub unwatched: RefCell<Option<OwnedFd>>,
     phase: Cell<Phase>,
@@ -63,7 +73,7 @@ impl Process {
             stdio,
             spec,
             turn: Mutex::new(()),
-            io: RefCell::new(None),
+            streams: RefCell::new(None),
             unwatched: RefCell::new(None),
             phase: Cell::new(Phase::Created),
             pid: Cell::new(0),
@@ -117,6 +127,26 @@ impl Process {
                 return;
             }
             settled.await;
+        }
+    }
+
+    /// The kernel says that it has ended: what is still in its terminal is the last of it.
+    pub fn hang_up(&self) {
+        if let Some(streams) = self.streams.borrow().as_ref() {
+            streams.io.exited();
+        }
+    }
+
+    /// Stops the copies and closes everything.
+    pub async fn close_streams(&self, children: &Children) {
+        let streams = self.streams.borrow_mut().take();
+        if let Some(Connected { io, _named: named }) = streams {
+            let logger = io.logger_pid();
+            io.close().await;
+            if let Some(pid) = logger {
+                children.forget(pid);
+            }
+            drop(named);
         }
     }
 

@@ -26,7 +26,8 @@ use crate::{create, start};
 /// The services of a shim with this table.
 pub fn services(tasks: Tasks) -> HashMap<String, Service> {
     let mut services = task_services(Arc::new(TaskService { tasks: tasks.clone() }));
-    services.extend(crate::sandbox::services(tasks));
+    services.extend(crate::sandbox::services(tasks.clone()));
+    services.extend(crate::streaming::services(tasks));
     services
 }
 

@@ -83,7 +83,7 @@ async fn restore(shim: &Rc<Shim>, container: &Container, checkpoint: &Checkpoint
     };
     let mut streams = OpenStreams::open(shim, container, &container.init).await?;
     container.runtime.restore(&container.id, &pid_file, images, streams.for_runtime()).await?;
-    streams.connect(&container.init).await?;
+    streams.connect(shim, &container.init).await?;
     create::began(shim, container, read_pid(&pid_file)?)
 }
 
@@ -136,10 +136,7 @@ async fn start_exec(
         Err(error) => {
             process.stop(Exit { status: NOT_STARTED, at: std::time::SystemTime::now() });
             container.exec_ended();
-            let io = process.io.borrow_mut().take();
-            if let Some(io) = io {
-                io.close().await;
-            }
+            process.close_streams(&shim.children).await;
             Err(error)
         }
     }
@@ -152,7 +149,7 @@ async fn run_exec(shim: &Rc<Shim>, container: &Container, process: &Process) -> 
     write_private(&spec_file.0, &process.spec)?;
     let mut streams = OpenStreams::open(shim, container, process).await?;
     container.runtime.exec(&container.id, &spec_file.0, &pid_file, streams.for_runtime()).await?;
-    streams.connect(process).await?;
+    streams.connect(shim, process).await?;
     process.began(read_pid(&pid_file)?)
 }
 

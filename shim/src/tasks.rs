@@ -53,6 +53,8 @@ pub struct Shim {
     pub children: Rc<Children>,
     /// The pod, if there is one.
     pub sandbox: crate::sandbox::Slot,
+    /// The standard streams that are opened over ttrpc.
+    pub streams: Rc<crate::streaming::Streams>,
     containers: RefCell<HashMap<String, Rc<Container>>>,
     reserved: RefCell<HashSet<String>>,
     changed: Notify,
@@ -66,6 +68,7 @@ impl Shim {
             publisher,
             children: Rc::default(),
             sandbox: crate::sandbox::Slot::default(),
+            streams: Rc::default(),
             containers: RefCell::default(),
             reserved: RefCell::default(),
             changed: Notify::new(),
