@@ -1,3 +1,7 @@
 //! The program; everything is in the library, so that tests and fuzz targets reach it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tare_shim::main(std::env::args_os().skip(1))
+}

@@ -8,4 +8,5 @@ pub mod process;
 pub mod scm;
 pub mod spawn;
 pub mod tty;
+pub(crate) mod start;
 pub mod watch;

@@ -62,11 +62,11 @@ pub struct Shim {
 }
 
 impl Shim {
-    fn new(config: Config, publisher: Publisher) -> Self {
+    fn new(config: Config, publisher: Publisher, children: Rc<Children>) -> Self {
         Self {
             config,
             publisher,
-            children: Rc::default(),
+            children,
             sandbox: crate::sandbox::Slot::default(),
             streams: Rc::default(),
             containers: RefCell::default(),
@@ -224,6 +224,17 @@ impl Tasks {
         answer
     }
 
+    /// Ends the shim, unless it holds something.
+    pub async fn shutdown(&self) {
+        let flow = |shim: Rc<Shim>| -> Flow<()> {
+            Box::pin(async move {
+                shim.shutdown();
+                Ok(())
+            })
+        };
+        let _ = self.run(flow).await;
+    }
+
     /// Writes the table and the queue to the log.
     pub async fn dump(&self) {
         let flow = |shim: Rc<Shim>| -> Flow<()> {
@@ -239,8 +250,8 @@ impl Tasks {
 }
 
 /// Starts the owner of the table on this thread, which must be inside a `LocalSet`; the second part ends when the shim is over.
-pub fn spawn(config: Config, publisher: Publisher) -> (Tasks, impl Future<Output = ()>) {
-    let shim = Rc::new(Shim::new(config, publisher));
+pub fn spawn(config: Config, publisher: Publisher, children: Rc<Children>) -> (Tasks, impl Future<Output = ()>) {
+    let shim = Rc::new(Shim::new(config, publisher, children));
     let (jobs, mut arriving) = mpsc::unbounded_channel::<Job>();
     let owner = shim.clone();
     tokio::task::spawn_local(async move {
