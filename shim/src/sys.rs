@@ -7,6 +7,6 @@ pub mod holder;
 pub mod process;
 pub mod scm;
 pub mod spawn;
-pub mod tty;
 pub(crate) mod start;
+pub mod tty;
 pub mod watch;
