@@ -52,6 +52,7 @@ mod container;
 mod leaks;
 mod output;
 mod runtime;
+pub mod shim_client;
 mod skip;
 pub mod sys;
 pub mod wait;

@@ -1,0 +1,5 @@
+//! The shim's end-to-end tests: one program, one module a subject. The client they use is `integration::shim_client`.
+
+#![allow(clippy::disallowed_methods)]
+
+mod client;
