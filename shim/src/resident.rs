@@ -18,7 +18,7 @@ use crate::events::{Daemon, Publisher, PublisherConfig};
 use crate::exits::Children;
 use crate::service::services;
 use crate::socket::Listening;
-use crate::sys::start::{schedule_core, set_title};
+use crate::sys::start::{replace_arguments, schedule_core};
 use crate::tasks::{self, Tasks};
 use crate::{log, server};
 
@@ -67,10 +67,7 @@ fn settle(inheritance: &Inheritance) -> Result<()> {
     let level = if config.debug { Level::DEBUG } else { Level::INFO };
     // Without a log there is nowhere to say so.
     let _ = log::to_bundle(&config.bundle, level);
-    let program = std::env::args().next().unwrap_or_default();
-    let words = [&program, "-namespace", &config.namespace, "-id", &config.id, "-address", &config.address];
     let optional = [
-        ("set the title", set_title(&words).context(|| "replace the arguments".to_owned())),
         ("set the OOM score", inheritance.oom_score.clone().and_then(set_oom_score)),
         ("join the shim's cgroup", inheritance.shim_cgroup.clone().and_then(join)),
         ("schedule cores", core_scheduling(inheritance.core_scheduling)),
@@ -107,9 +104,11 @@ fn serve(inheritance: Inheritance) -> Result<()> {
         let children = Rc::<Children>::default();
         let told = PublisherConfig { daemon: daemon(&config), namespace: config.namespace.clone() };
         let publisher = Publisher::new(told, children.clone());
-        tracing::debug!(namespace = config.namespace, id = config.id, socket = %config.socket.display(), "the shim serves");
-        let (tasks, done) = tasks::spawn(config, publisher.clone(), children);
+        let (tasks, done) = tasks::spawn(config.clone(), publisher.clone(), children);
         answer_signals(&tasks)?;
+        // Last: who sees it in ps may send signals.
+        set_title(&config);
+        tracing::debug!(namespace = config.namespace, id = config.id, socket = %config.socket.display(), "the shim serves");
         let over = async {
             done.await;
             // While it still listens: a start that finds it dead would put its own there.
@@ -120,6 +119,15 @@ fn serve(inheritance: Inheritance) -> Result<()> {
         };
         server::serve(listening.listener, services(tasks), over).await
     })
+}
+
+/// Lets ps show whose shim this is, in the words in which the Go shim shows it.
+fn set_title(config: &Config) {
+    let program = std::env::args().next().unwrap_or_default();
+    let words = [&program, "-namespace", &config.namespace, "-id", &config.id, "-address", &config.address];
+    if let Err(error) = replace_arguments(&words) {
+        tracing::warn!(%error, "replace the arguments");
+    }
 }
 
 /// The way to tell the daemon what happens.

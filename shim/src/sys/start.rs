@@ -47,7 +47,7 @@ pub(crate) fn schedule_core() -> io::Result<()> {
 }
 
 /// Replaces the arguments that ps shows. They must fit where the old ones are; what does not fit is cut.
-pub(crate) fn set_title(words: &[&str]) -> io::Result<()> {
+pub(crate) fn replace_arguments(words: &[&str]) -> io::Result<()> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let unreadable = || io::Error::from(io::ErrorKind::InvalidData);
     // The second field is the program's name in parentheses and may hold anything; arg_start and arg_end are fields 48 and 49.
