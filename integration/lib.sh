@@ -63,3 +63,30 @@ need_rust() {
 target_dir() {
     echo "${CARGO_TARGET_DIR:-$top/target}/$(rustc -vV | sed -n 's/^host: //p')"
 }
+
+# suite_begin DIR SUITE: an apt of its own, in DIR, for the packages of another Debian suite. Nothing is installed by it.
+suite_begin() {
+    suite_dir=$1
+    rm -rf "$suite_dir"
+    mkdir -p "$suite_dir/state/lists/partial" "$suite_dir/cache/archives/partial"
+    : >"$suite_dir/status"
+    # The same mirror that the machine itself uses, where it is a Debian.
+    mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb  *\(\[[^]]*\] *\)\{0,1\}\([^ ]*debian\) .*/\2/p' \
+        /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1)
+    cat >"$suite_dir/suite.sources" <<EOF
+Types: deb
+URIs: ${mirror:-http://deb.debian.org/debian}
+Suites: $2
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+EOF
+}
+
+# suite_apt COMMAND...: apt-get with what suite_begin made.
+suite_apt() {
+    apt-get -qq \
+        -o Dir::State="$suite_dir/state" -o Dir::State::status="$suite_dir/status" -o Dir::Cache="$suite_dir/cache" \
+        -o Dir::Etc::sourcelist="$suite_dir/suite.sources" -o Dir::Etc::sourceparts="$suite_dir/none" \
+        -o APT::Sandbox::User=root -o APT::Install-Recommends=false -o Acquire::Languages=none \
+        -o Acquire::Retries=3 -o APT::Update::Post-Invoke::= "$@"
+}
