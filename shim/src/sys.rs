@@ -4,9 +4,12 @@
 #![allow(unsafe_code)]
 
 pub mod holder;
+pub mod loopdev;
+pub mod mount;
 pub mod process;
 pub mod scm;
 pub mod spawn;
 pub(crate) mod start;
 pub mod tty;
+pub mod userns;
 pub mod watch;

@@ -1,0 +1,495 @@
+//! In a mount namespace of each test's own, on a tmpfs.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::process::Command;
+
+use nix::sys::statvfs::statvfs;
+
+use super::overlay::Way;
+use super::*;
+use crate::error::Kind;
+use crate::mountinfo;
+use crate::testing::{in_own_mounts, skip};
+
+fn described(kind: &str, source: impl AsRef<Path>, options: &[&str]) -> Mount {
+    Mount {
+        kind: kind.to_owned(),
+        source: source.as_ref().to_str().unwrap().to_owned(),
+        target: String::new(),
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+    }
+}
+
+fn on(target: &str, mount: Mount) -> Mount {
+    Mount { target: target.to_owned(), ..mount }
+}
+
+/// A directory with these files, each of which holds its own name.
+fn directory(path: PathBuf, files: &[&str]) -> PathBuf {
+    fs::create_dir_all(&path).unwrap();
+    for file in files {
+        fs::write(path.join(file), file).unwrap();
+    }
+    path
+}
+
+fn points(below: &Path) -> Vec<PathBuf> {
+    mountinfo::mounts(|entry| entry.point.starts_with(below)).unwrap().into_iter().map(|entry| entry.point).collect()
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn is_read_only(path: &Path) -> bool {
+    fs::write(path.join("new"), "").is_err_and(|error| error.kind() == ErrorKind::ReadOnlyFilesystem)
+}
+
+#[test]
+fn a_bind_mount_shows_its_source_with_the_attributes_asked_for() {
+    in_own_mounts(|work| {
+        let source = directory(work.join("source"), &["file"]);
+        let rootfs = directory(work.join("rootfs"), &[]);
+        let below = directory(source.join("below"), &[]);
+        mount_rootfs(&[described("tmpfs", "tmpfs", &["size=64k"])], &below).unwrap();
+        fs::write(below.join("mounted"), "").unwrap();
+
+        for (options, seen_below, read_only) in [
+            (&["bind"][..], vec![], false),
+            (&["rbind", "rw"], vec!["mounted"], false),
+            (&["rbind", "ro", "nosuid", "nodev"], vec!["mounted"], true),
+        ] {
+            mount_rootfs(&[described("bind", &source, options)], &rootfs).unwrap();
+            assert_eq!(fs::read(rootfs.join("file")).unwrap(), b"file");
+            assert_eq!(names(&rootfs.join("below")), seen_below, "{options:?}");
+            assert_eq!(is_read_only(&rootfs), read_only, "{options:?}");
+            let flags = statvfs(&rootfs).unwrap().flags();
+            assert_eq!(flags.contains(FsFlags::ST_NOSUID | FsFlags::ST_NODEV), read_only, "{options:?}");
+            assert!(!is_read_only(&source), "the source itself is changed");
+            unmount_recursive(&rootfs).unwrap();
+            assert_eq!(points(&rootfs), Vec::<PathBuf>::new());
+        }
+
+        // Containerd may leave out the type.
+        mount_rootfs(&[described("", &source, &["rbind"])], &rootfs).unwrap();
+        assert_eq!(fs::read(rootfs.join("file")).unwrap(), b"file");
+    });
+}
+
+/// Before Linux 5.12; here what is there already is kept as well.
+#[test]
+fn a_bind_mount_can_be_given_its_attributes_afterwards() {
+    in_own_mounts(|work| {
+        let source = directory(work.join("source"), &[]);
+        let rootfs = directory(work.join("rootfs"), &[]);
+        mount_rootfs(&[described("bind", &source, &["bind", "nosuid", "nodev"])], &rootfs).unwrap();
+        let target = Target::open(&rootfs, "").unwrap();
+        let options = options::parse(&["ro".to_owned(), "dev".to_owned()]).unwrap();
+        remount_bind(&target.fd, &options, &target).unwrap();
+        let flags = statvfs(&rootfs).unwrap().flags();
+        assert!(flags.contains(FsFlags::ST_NOSUID | FsFlags::ST_RDONLY), "{flags:?}");
+        assert!(!flags.contains(FsFlags::ST_NODEV), "{flags:?}");
+    });
+}
+
+#[test]
+fn an_overlay_writes_to_its_upper_directory() {
+    in_own_mounts(|work| {
+        let [bottom, top] = ["bottom", "top"].map(|name| directory(work.join(name), &[name]));
+        let [upper, scratch, rootfs] = ["upper", "scratch", "rootfs"].map(|name| directory(work.join(name), &[]));
+        let lower = format!("lowerdir={}:{}", top.display(), bottom.display());
+        let upper_option = format!("upperdir={}", upper.display());
+        let work_option = format!("workdir={}", scratch.display());
+        let overlay = described("overlay", "overlay", &["index=off", &work_option, &upper_option, &lower, "nodev"]);
+
+        mount_rootfs(std::slice::from_ref(&overlay), &rootfs).unwrap();
+        assert_eq!(names(&rootfs), ["bottom", "top"]);
+        assert!(statvfs(&rootfs).unwrap().flags().contains(FsFlags::ST_NODEV));
+        fs::write(rootfs.join("new"), "").unwrap();
+        assert_eq!(names(&upper), ["new"]);
+        unmount_recursive(&rootfs).unwrap();
+
+        // Without an upper directory, and only one fragment of options.
+        mount_rootfs(&[described("overlay", "overlay", &["ro", &format!("{lower},index=off")])], &rootfs).unwrap();
+        assert!(is_read_only(&rootfs));
+    });
+}
+
+/// Long names, so that not a tenth of them fits in a page.
+fn many_layers(work: &Path, count: usize) -> (Vec<PathBuf>, Mount) {
+    let lower: Vec<PathBuf> = (0..count)
+        .map(|number| {
+            let layer = directory(work.join("l".repeat(200)).join(format!("{number}{}", "x".repeat(80))), &[]);
+            fs::write(layer.join("who"), number.to_string()).unwrap();
+            fs::write(layer.join(format!("file-{number:03}")), "").unwrap();
+            layer
+        })
+        .collect();
+    let list: Vec<&str> = lower.iter().map(|path| path.to_str().unwrap()).collect();
+    let [upper, scratch] = ["upper", "scratch"].map(|name| directory(work.join(name), &[]));
+    let options = [
+        "index=off".to_owned(),
+        "nosuid".to_owned(),
+        format!("workdir={}", scratch.display()),
+        format!("upperdir={}", upper.display()),
+        format!("lowerdir={}", list.join(":")),
+    ];
+    (lower, Mount { kind: "overlay".into(), source: "overlay".into(), target: String::new(), options: options.into() })
+}
+
+#[test]
+fn an_overlay_may_have_as_many_layers_as_the_kernel_takes() {
+    in_own_mounts(|work| {
+        let rootfs = directory(work.join("rootfs"), &[]);
+        let (_, mount) = many_layers(work, 400);
+        let home = std::env::current_dir().unwrap();
+        for ways in [&[Way::Detached, Way::Attached, Way::Numbers][..], &[Way::Numbers]] {
+            let target = Target::open(&rootfs, "").unwrap();
+            let options = options::parse(&mount.options).unwrap();
+            overlay::mount_by(ways, &mount, &options, None, &target).unwrap();
+
+            assert_eq!(fs::read(rootfs.join("who")).unwrap(), b"0", "the first is the topmost");
+            assert_eq!(names(&rootfs).iter().filter(|name| name.starts_with("file-")).count(), 400);
+            assert!(statvfs(&rootfs).unwrap().flags().contains(FsFlags::ST_NOSUID));
+            fs::write(rootfs.join("new"), "").unwrap();
+            assert!(work.join("upper/new").is_file());
+            assert_eq!(points(&rootfs), std::slice::from_ref(&rootfs));
+            assert_eq!(std::env::current_dir().unwrap(), home);
+            unmount_recursive(&rootfs).unwrap();
+            fs::remove_file(work.join("upper/new")).unwrap();
+        }
+        // And so it is reached from outside.
+        mount_rootfs(&[mount], &rootfs).unwrap();
+        assert_eq!(fs::read(rootfs.join("who")).unwrap(), b"0");
+    });
+}
+
+/// Paths are shown in mountinfo where they can be, for whoever looks at a host.
+#[test]
+fn a_short_path_of_a_layer_stays_readable() {
+    in_own_mounts(|work| {
+        let lower: Vec<String> = (0..200)
+            .map(|number| directory(work.join(format!("layer-{number}")), &[]).to_str().unwrap().to_owned())
+            .collect();
+        let rootfs = directory(work.join("rootfs"), &[]);
+        let mount = described("overlay", "overlay", &[&format!("lowerdir={}", lower.join(":"))]);
+        mount_rootfs(&[mount], &rootfs).unwrap();
+        let shown = mountinfo::mounts(|entry| entry.point == rootfs).unwrap().remove(0).options;
+        if shown.contains("lowerdir+") {
+            assert!(lower.iter().all(|path| shown.contains(path.as_str())), "{shown}");
+        } else {
+            let _: Option<()> = skip("this kernel takes layers only all at once");
+        }
+    });
+}
+
+#[test]
+fn layers_may_have_any_name() {
+    in_own_mounts(|work| {
+        let (_, mut mount) = many_layers(work, 30);
+        let odd = [r"a:b", r"c,d", r"e\f", r#"g"h"#, "i j"];
+        let escaped: Vec<String> = odd
+            .iter()
+            .map(|name| {
+                let layer = directory(work.join(name), &[]);
+                fs::write(layer.join(format!("odd-{}", name.len())), "").unwrap();
+                fs::write(layer.join(name), "").unwrap();
+                layer.to_str().unwrap().replace('\\', r"\\").replace(':', r"\:").replace(',', r"\,")
+            })
+            .collect();
+        let last = mount.options.last_mut().unwrap();
+        last.push_str(&format!(":{}", escaped.join(":")));
+        for ways in [[Way::Detached], [Way::Numbers]] {
+            let rootfs = directory(work.join(format!("rootfs-{ways:?}")), &[]);
+            let target = Target::open(&rootfs, "").unwrap();
+            let options = options::parse(&mount.options).unwrap();
+            let result = overlay::mount_by(&ways, &mount, &options, None, &target);
+            result.unwrap_or_else(|error| panic!("{ways:?}: {error}"));
+            for name in odd {
+                assert!(rootfs.join(name).is_file(), "{name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn lower_directories_can_have_mapped_owners() {
+    in_own_mounts(|work| {
+        let (lower, mut mount) = many_layers(work, 40);
+        chown(lower[0].join("who"), Some(1), Some(2)).unwrap();
+        mount.options.extend(["uidmap=0:100000:65536".to_owned(), "gidmap=0:200000:65536".to_owned()]);
+        let options = options::parse(&mount.options).unwrap();
+        let maps = user_namespace(options.maps.as_ref().unwrap()).unwrap();
+        for ways in [&[Way::Detached, Way::Attached][..], &[Way::Attached], &[Way::Numbers]] {
+            let rootfs = directory(work.join(format!("rootfs-{}", ways.len())), &[]);
+            let target = Target::open(&rootfs, "").unwrap();
+            match overlay::mount_by(ways, &mount, &options, Some(&maps), &target) {
+                Err(error) if error.message.contains("does not support") => {
+                    let _: Option<()> = skip(&error.message);
+                    return;
+                }
+                result => result.unwrap_or_else(|error| panic!("{ways:?}: {error}")),
+            }
+            let owner = |name: &str| fs::metadata(rootfs.join(name)).map(|it| (it.uid(), it.gid())).unwrap();
+            assert_eq!(owner("who"), (100_001, 200_002), "{ways:?}");
+            assert_eq!(owner("file-039"), (100_000, 200_000), "{ways:?}");
+            assert_eq!(points(&rootfs), std::slice::from_ref(&rootfs), "{ways:?}: layers are left");
+            unmount_recursive(&rootfs).unwrap();
+        }
+        // What was not asked for stays as it is.
+        let unmapped = fs::metadata(lower[0].join("who")).unwrap();
+        assert_eq!((unmapped.uid(), unmapped.gid()), (1, 2));
+    });
+}
+
+#[test]
+fn any_mount_can_have_mapped_owners() {
+    in_own_mounts(|work| {
+        let source = directory(work.join("source"), &["file"]);
+        let rootfs = directory(work.join("rootfs"), &[]);
+        let maps = ["uidmap=0:100000:10,10:5:1", "gidmap=0:200000:10"];
+        let bind = described("bind", &source, &[&["rbind", "ro"][..], &maps].concat());
+        match mount_rootfs(&[bind], &rootfs) {
+            Err(error) if error.message.contains("does not support") => {
+                let _: Option<()> = skip(&error.message);
+                return;
+            }
+            result => result.unwrap(),
+        }
+        let owner = fs::metadata(rootfs.join("file")).map(|it| (it.uid(), it.gid())).unwrap();
+        assert_eq!(owner, (100_000, 200_000));
+        unmount_recursive(&rootfs).unwrap();
+
+        // Not detached at first, so it is exchanged for one that is.
+        mount_rootfs(&[described("tmpfs", "tmpfs", &[&["mode=755"][..], &maps].concat())], &rootfs).unwrap();
+        let owner = fs::metadata(&rootfs).map(|it| (it.uid(), it.gid())).unwrap();
+        assert_eq!(owner, (100_000, 200_000));
+        assert_eq!(points(&rootfs), std::slice::from_ref(&rootfs));
+    });
+}
+
+/// The image file a loop device has, in `/sys`.
+fn is_in_use(image: &Path) -> bool {
+    let image = image.to_str().unwrap();
+    fs::read_dir("/sys/block").unwrap().any(|device| {
+        let backing = device.unwrap().path().join("loop/backing_file");
+        fs::read_to_string(backing).is_ok_and(|path| path.trim_end() == image)
+    })
+}
+
+/// udev may look into a device when it appears, and for that long it is in use; nothing tells when it is not.
+fn is_let_go(image: &Path) -> bool {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while is_in_use(image) && std::time::Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    !is_in_use(image)
+}
+
+#[test]
+fn an_image_file_is_mounted_from_a_loop_device_that_lets_it_go() {
+    in_own_mounts(|work| {
+        let image = work.join("image");
+        fs::File::create_new(&image).unwrap().set_len(8 << 20).unwrap();
+        match Command::new("mkfs.ext4").arg("-q").arg(&image).status() {
+            Ok(status) if status.success() => {}
+            other => {
+                let _: Option<()> = skip(&format!("mkfs.ext4: {other:?}"));
+                return;
+            }
+        }
+        let rootfs = directory(work.join("rootfs"), &[]);
+        for (options, read_only) in [(&["loop"][..], false), (&["loop", "ro"], true)] {
+            match mount_rootfs(&[described("ext4", &image, options)], &rootfs) {
+                Err(error) if error.message.contains("loop device") || error.message.contains("no file system") => {
+                    let _: Option<()> = skip(&error.message);
+                    return;
+                }
+                result => result.unwrap(),
+            }
+            assert_eq!(names(&rootfs), ["lost+found"]);
+            assert_eq!(is_read_only(&rootfs), read_only);
+            if !read_only {
+                fs::remove_file(rootfs.join("new")).unwrap();
+            }
+            assert!(is_in_use(&image));
+            unmount_recursive(&rootfs).unwrap();
+            assert!(is_let_go(&image), "{options:?}");
+        }
+        // What cannot be mounted does not keep a device.
+        mount_rootfs(&[described("xfs", &image, &["loop"])], &rootfs).unwrap_err();
+        assert!(is_let_go(&image));
+        let missing = mount_rootfs(&[described("ext4", work.join("none"), &["loop"])], &rootfs).unwrap_err();
+        assert!(missing.message.contains("open the image"), "{missing}");
+    });
+}
+
+#[test]
+fn a_failure_undoes_what_was_mounted() {
+    in_own_mounts(|work| {
+        let rootfs = directory(work.join("rootfs"), &["own"]);
+        let tmpfs = || described("tmpfs", "tmpfs", &[]);
+        let failures = [
+            described("bind", "/no/such/directory", &["rbind"]),
+            described("no-such-type", "x", &[]),
+            described("tmpfs", "tmpfs", &["no-such-option"]),
+            described("overlay", "overlay", &["lowerdir=/no/such/directory"]),
+            on("no/such/target", tmpfs()),
+            described("tmpfs", "tmpfs", &[&"x".repeat(70_000)]),
+            described("fuse.none", "x", &[]),
+            described("bind", work, &["bind", "uidmap=0:0:0", "gidmap=0:0:1"]),
+        ];
+        for failure in failures {
+            let error = mount_rootfs(&[tmpfs(), tmpfs(), failure.clone()], &rootfs).unwrap_err();
+            assert_ne!(error.kind, Kind::NotFound, "{error}");
+            assert_eq!(names(&rootfs), ["own"], "{error}");
+            assert_eq!(points(&rootfs), Vec::<PathBuf>::new(), "{error}");
+        }
+        // What was there before stays.
+        mount_rootfs(&[tmpfs()], &rootfs).unwrap();
+        mount_rootfs(&[tmpfs(), described("no-such-type", "x", &[])], &rootfs).unwrap_err();
+        assert_eq!(points(&rootfs).len(), 1);
+        // What is wrong in itself is told before anything is mounted.
+        let wrong = described("tmpfs", "tmpfs", &["X-containerd.mkdir.path=/x"]);
+        let error = mount_rootfs(&[tmpfs(), wrong], Path::new("/no/such/rootfs")).unwrap_err();
+        assert_eq!(error.kind, Kind::InvalidArgument);
+    });
+}
+
+#[test]
+fn an_error_says_what_is_missing() {
+    in_own_mounts(|work| {
+        let rootfs = directory(work.join("rootfs"), &[]);
+        let there = directory(work.join("there"), &[]);
+        let gone = work.join("gone");
+        let (there, gone) = (there.to_str().unwrap(), gone.to_str().unwrap());
+        let long: Vec<String> = (0..400).map(|_| there.to_owned()).collect();
+        for (mount, part) in [
+            (described("overlay", "o", &[&format!("lowerdir={there}:{gone}")]), format!("{gone} does not exist")),
+            (
+                described("overlay", "o", &[&format!("lowerdir={}:{gone}", long.join(":"))]),
+                format!("open the overlay's directory {gone}: No such file"),
+            ),
+            (described("no-such-type", "x", &[]), "this kernel has no file system no-such-type".to_owned()),
+            (described("bind", gone, &["bind"]), format!("mount bind {gone} on {}", rootfs.display())),
+            (on("a/b", described("tmpfs", "x", &[])), "open the mount point \"a/b\" in".to_owned()),
+        ] {
+            let error = mount_rootfs(std::slice::from_ref(&mount), &rootfs).unwrap_err();
+            assert!(error.message.contains(&part), "{error} lacks {part}");
+        }
+    });
+}
+
+#[test]
+fn a_target_is_inside_whatever_links_say() {
+    in_own_mounts(|work| {
+        let outside = directory(work.join("outside"), &[]);
+        let source = directory(work.join("source"), &[]);
+        let inner = directory(source.join(outside.strip_prefix("/").unwrap()), &[]);
+        symlink("/", source.join("absolute")).unwrap();
+        symlink("../../../../../../../..", source.join("up")).unwrap();
+        let rootfs = directory(work.join("rootfs"), &[]);
+        let outside_name = outside.to_str().unwrap();
+        for link in ["absolute", "up"] {
+            let target = format!("{link}{outside_name}");
+            let mounts = [described("bind", &source, &["bind"]), on(&target, described("tmpfs", "tmpfs", &[]))];
+            mount_rootfs(&mounts, &rootfs).unwrap();
+            let expected = rootfs.join(inner.strip_prefix(&source).unwrap());
+            assert_eq!(points(&rootfs), [rootfs.clone(), expected]);
+            assert_eq!(points(&outside), Vec::<PathBuf>::new());
+            unmount_recursive(&rootfs).unwrap();
+        }
+        // The rootfs itself is no link either.
+        let link = work.join("link");
+        symlink(&outside, &link).unwrap();
+        mount_rootfs(&[described("tmpfs", "tmpfs", &[])], &link).unwrap_err();
+    });
+}
+
+#[test]
+fn propagation_is_set() {
+    in_own_mounts(|work| {
+        let rootfs = directory(work.join("rootfs"), &[]);
+        mount_rootfs(&[described("tmpfs", "tmpfs", &["rshared"])], &rootfs).unwrap();
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let line = table.lines().find(|line| line.contains(rootfs.to_str().unwrap())).unwrap();
+        assert!(line.contains(" shared:"), "{line}");
+    });
+}
+
+#[test]
+fn what_is_not_mounted_is_unmounted() {
+    in_own_mounts(|work| {
+        unmount_recursive(&directory(work.join("plain"), &[])).unwrap();
+        unmount_recursive(&work.join("missing")).unwrap();
+        unmount_recursive(&work.join("missing/below")).unwrap();
+    });
+}
+
+#[test]
+fn a_tree_of_mounts_is_unmounted_in_any_order_of_making() {
+    in_own_mounts(|work| {
+        let rootfs = directory(work.join("rootfs"), &[]);
+        let tmpfs = || mount_rootfs(&[described("tmpfs", "tmpfs", &[])], &rootfs).unwrap();
+        let below = |path: &str| {
+            let at = directory(rootfs.join(path), &[]);
+            mount_rootfs(&[described("tmpfs", "tmpfs", &[])], &at).unwrap();
+        };
+        tmpfs();
+        below("a");
+        below("a/with space");
+        below("a");
+        below("b");
+        // Hides all of it.
+        tmpfs();
+        below("a/c");
+        // A name that only begins the same.
+        let other = directory(work.join("rootfs2"), &[]);
+        mount_rootfs(&[described("tmpfs", "tmpfs", &[])], &other).unwrap();
+
+        unmount_recursive(&rootfs).unwrap();
+        assert_eq!(points(&rootfs), Vec::<PathBuf>::new());
+        assert_eq!(points(&other), std::slice::from_ref(&other));
+        unmount_recursive(&rootfs).unwrap();
+    });
+}
+
+#[test]
+fn a_busy_mount_is_detached() {
+    in_own_mounts(|work| {
+        let rootfs = directory(work.join("rootfs"), &[]);
+        let tmpfs = || described("tmpfs", "tmpfs", &[]);
+        mount_rootfs(&[tmpfs()], &rootfs).unwrap();
+        let below = directory(rootfs.join("below"), &[]);
+        mount_rootfs(&[tmpfs()], &below).unwrap();
+        let open = fs::File::create_new(below.join("open")).unwrap();
+
+        unmount_recursive(&rootfs).unwrap();
+        assert_eq!(points(&rootfs), Vec::<PathBuf>::new());
+        open.set_len(1).unwrap();
+    });
+}
+
+#[test]
+fn a_link_in_the_place_of_a_mount_is_not_followed() {
+    in_own_mounts(|work| {
+        let precious = directory(work.join("precious"), &[]);
+        mount_rootfs(&[described("tmpfs", "tmpfs", &[])], &precious).unwrap();
+        let bundle = directory(work.join("bundle"), &[]);
+        symlink(&precious, bundle.join("rootfs")).unwrap();
+        unmount_recursive(&bundle.join("rootfs")).unwrap();
+        assert_eq!(points(&precious), std::slice::from_ref(&precious));
+
+        // One that leads to the bundle is.
+        let real = directory(bundle.join("real"), &[]);
+        mount_rootfs(&[described("tmpfs", "tmpfs", &[])], &real).unwrap();
+        symlink(&bundle, work.join("alias")).unwrap();
+        unmount_recursive(&work.join("alias/real")).unwrap();
+        assert_eq!(points(&real), Vec::<PathBuf>::new());
+    });
+}
