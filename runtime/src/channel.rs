@@ -19,7 +19,9 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socketpair};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, recv, sendmsg, socketpair,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,6 +30,8 @@ use crate::sys::scm::receive;
 
 /// The longest message: an error with a long hook output fits, a flood does not.
 pub const MAX_MESSAGE: usize = 64 * 1024;
+/// The longest answer without fds, of those that are read by [`Channel::read`].
+const ANSWER: usize = 256;
 
 /// One end of a channel.
 #[derive(Debug)]
@@ -65,50 +69,55 @@ impl Channel {
         let raw: Vec<_> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
         // MSG_NOSIGNAL: the other end may be gone, which is an error to report and no reason to die.
-        loop {
-            match sendmsg::<UnixAddr>(
-                self.0.as_raw_fd(),
-                &[IoSlice::new(&bytes)],
-                &rights,
-                MsgFlags::MSG_NOSIGNAL,
-                None,
-            ) {
-                Err(Errno::EINTR) => continue,
-                sent => return sent.map(drop).on("write to", "the channel between init and its parent"),
-            }
-        }
+        let (socket, flags) = (self.0.as_raw_fd(), MsgFlags::MSG_NOSIGNAL);
+        again(|| sendmsg::<UnixAddr>(socket, &[IoSlice::new(&bytes)], &rights, flags, None))
+            .map(drop)
+            .on("write to", "the channel between init and its parent")
     }
 
     fn write(&self, bytes: &[u8]) -> Result<()> {
-        loop {
-            match nix::unistd::write(&self.0, bytes) {
-                Err(Errno::EINTR) => continue,
-                sent => return sent.map(drop).on("write to", "the channel between init and its parent"),
-            }
-        }
+        again(|| nix::unistd::write(&self.0, bytes)).map(drop).on("write to", "the channel between init and its parent")
     }
 
-    /// Waits for one message that brings no fds; any that it brings all the same are closed.
+    /// Waits for one message that brings no fds, and is no longer than the few words of an answer; any fds that it brings
+    /// all the same are closed.
     pub fn read<T: DeserializeOwned>(&self) -> Result<Incoming<T>> {
-        let mut bytes = vec![0; MAX_MESSAGE];
-        loop {
-            return match nix::unistd::read(&self.0, &mut bytes) {
-                Err(Errno::EINTR) => continue,
-                Ok(0) | Err(Errno::ECONNRESET) => Ok(Incoming::End),
-                Ok(length) => Ok(Incoming::Message(decode(&bytes[..length])?, Vec::new())),
-                Err(errno) => Err(errno).on("read from", "the channel between init and its parent"),
-            };
+        let mut bytes = [0; ANSWER];
+        match again(|| nix::unistd::read(&self.0, &mut bytes)) {
+            Ok(0) | Err(Errno::ECONNRESET) => Ok(Incoming::End),
+            Ok(length) => Ok(Incoming::Message(decode(&bytes[..length])?, Vec::new())),
+            Err(errno) => Err(errno).on("read from", "the channel between init and its parent"),
         }
     }
 
     /// Waits for one message.
     pub fn receive<T: DeserializeOwned>(&self) -> Result<Incoming<T>> {
-        let mut bytes = vec![0; MAX_MESSAGE];
-        match receive(self.0.as_fd(), &mut bytes) {
+        match self.packet() {
             // The other end died with unread packets: the same as its end.
-            Ok((0, _)) | Err(Errno::ECONNRESET) => Ok(Incoming::End),
-            Ok((length, fds)) => Ok(Incoming::Message(decode(&bytes[..length])?, fds)),
+            Ok((bytes, _)) if bytes.is_empty() => Ok(Incoming::End),
+            Err(Errno::ECONNRESET) => Ok(Incoming::End),
+            Ok((bytes, fds)) => Ok(Incoming::Message(decode(&bytes)?, fds)),
             Err(errno) => Err(errno).on("read from", "the channel between init and its parent"),
+        }
+    }
+
+    fn packet(&self) -> Result<(Vec<u8>, Vec<OwnedFd>), Errno> {
+        // Its length first: memory for the longest would be asked of the kernel, and given back, each time.
+        let (socket, peek) = (self.0.as_raw_fd(), MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC);
+        let length = again(|| recv(socket, &mut [], peek))?;
+        let mut bytes = vec![0; length.min(MAX_MESSAGE)];
+        let (length, fds) = receive(self.0.as_fd(), &mut bytes)?;
+        bytes.truncate(length);
+        Ok((bytes, fds))
+    }
+}
+
+/// Calls again what a signal has interrupted.
+fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            done => return done,
         }
     }
 }

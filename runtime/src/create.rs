@@ -23,7 +23,7 @@ use crate::plan::namespaces::{KINDS, Namespaces, Source};
 use crate::plan::process::{self, Call, Keyring};
 use crate::plan::{Options, Plan};
 use crate::state::{self, ContainerDir, State, write_atomically};
-use crate::{delete, lsm, terminal};
+use crate::{delete, lsm, selfexe, terminal};
 
 /// When init is to execute the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,8 @@ pub struct Created {
 }
 
 /// Runs the command.
-pub fn run(global: &Global, args: &CreateArgs) -> Result<()> {
-    let created = create(global, args, Begin::AtStart)?;
+pub fn run(global: &Global, args: &CreateArgs, own: &selfexe::Mount) -> Result<()> {
+    let created = create(global, args, Begin::AtStart, own)?;
     if created.console.is_some() {
         // Checked before anything was done: see `check_console`.
         return Err(Error::new(Kind::System, "the container has a pty that nobody receives"));
@@ -64,7 +64,7 @@ pub fn run(global: &Global, args: &CreateArgs) -> Result<()> {
 }
 
 /// Creates a container. Whatever fails, everything that was done is undone.
-pub fn create(global: &Global, args: &CreateArgs, begin: Begin) -> Result<Created> {
+pub fn create(global: &Global, args: &CreateArgs, begin: Begin, own: &selfexe::Mount) -> Result<Created> {
     state::check_id(&args.id)?;
     let root = absolute(&global.root())?;
     let mut bundle = Bundle::load(args.bundle.as_deref())?;
@@ -89,7 +89,7 @@ pub fn create(global: &Global, args: &CreateArgs, begin: Begin) -> Result<Create
         notify,
         forwarder: None,
     };
-    match half.build(&bundle, &dir, args, begin) {
+    match half.build(&bundle, &dir, args, begin, own) {
         Ok(()) => half.finish(dir),
         Err(error) => {
             half.undo(dir);
@@ -112,17 +112,25 @@ struct Half {
 }
 
 impl Half {
-    fn build(&mut self, bundle: &Bundle, dir: &ContainerDir, args: &CreateArgs, begin: Begin) -> Result<()> {
-        dir.save(&self.state)?;
-        dir.keep("config.json", bundle.config())?;
+    fn build(
+        &mut self,
+        bundle: &Bundle,
+        dir: &ContainerDir,
+        args: &CreateArgs,
+        begin: Begin,
+        own: &selfexe::Mount,
+    ) -> Result<()> {
+        // What is found on the host after this runtime was killed must have a state that tells of it: a cgroup, or mounts of
+        // a container without a mount namespace. All else is made once the state tells of init.
+        let touches_host = matches!(self.plan.cgroup.target, Target::V2(_)) || self.state.mounted_on_host;
+        if touches_host {
+            dir.save(&self.state)?;
+        }
         if self.notify {
             notify::make_directory(dir.path())?;
             if begin != Begin::AtStart {
                 self.forwarder = Forwarder::bind(dir.path())?;
             }
-        }
-        if let Some(seccomp) = &self.plan.seccomp {
-            dir.keep("seccomp", &seccomp.to_bytes())?;
         }
         let console_socket = args.console_socket.as_deref().map(terminal::connect_console).transpose()?;
         let fifo = if begin == Begin::AtStart { Some(dir.make_fifo()?) } else { None };
@@ -136,7 +144,10 @@ impl Half {
         }
         let given = Given { plan: &self.plan, state: &self.state, joined, sources, fifo };
         let cgroup = self.cgroup.as_ref().and_then(Cgroup::clone_fd);
-        let spawned = spawn(clone_flags(&self.plan.namespaces), cgroup, |link| init::run(given, link))?;
+        let spawned = spawn(clone_flags(&self.plan.namespaces), cgroup, |link| {
+            own.close();
+            init::run(given, link)
+        })?;
         let spawned = self.spawned.insert(spawned);
         let mut desk = Desk {
             plan: &self.plan,
@@ -145,9 +156,15 @@ impl Half {
             cgroup: &mut self.cgroup,
             hooks_began: false,
             console_socket,
+            own,
         };
         if !desk.plan.namespaces.need_intermediate() {
             serve::note(spawned.pid(), &mut desk)?;
+        }
+        // Only who enters or restores the container wants these, so they are written while init is at work.
+        dir.keep("config.json", bundle.config())?;
+        if let Some(seccomp) = &desk.plan.seccomp {
+            dir.keep("seccomp", &seccomp.to_bytes())?;
         }
         let served = serve::until_ready(spawned, &mut desk, &mut self.served);
         self.hooks_began = desk.hooks_began;
@@ -164,8 +181,13 @@ impl Half {
         if let Some(socket) = &args.pidfd_socket {
             terminal::send_pidfd(socket, spawned.pidfd())?;
         }
-        self.state.complete = true;
-        dir.save(&self.state)?;
+        match self.served.complete.take() {
+            Some(staged) => staged.publish()?,
+            None => {
+                self.state.complete = true;
+                dir.save(&self.state)?;
+            }
+        }
         if let Some(path) = &args.pid_file {
             write_atomically(path, spawned.pid().to_string().as_bytes(), 0o644)?;
         }

@@ -21,10 +21,10 @@ use crate::plan::process::{self, Call, Keyring, ProcessPlan, inherited_listen_fd
 use crate::plan::seccomp::Seccomp;
 use crate::signals::Signals;
 use crate::state::{self, State, Status, write_atomically};
-use crate::{lsm, terminal};
+use crate::{lsm, selfexe, terminal};
 
 /// Runs the command: the status of the process, or 0 once it is detached.
-pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
+pub fn run(global: &Global, args: &ExecArgs, own: &selfexe::Mount) -> Result<i32> {
     let root = global.root();
     let state = state::load(&root, args.id())?;
     check_status(&state, state.status(&root)?, args)?;
@@ -65,8 +65,12 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
     }
     // From before there is a process that they could concern.
     let signals = if args.detach { None } else { Some(Signals::hold()?) };
-    let mut spawned = spawn(0, entry.clone.as_ref().map(AsFd::as_fd), |link| join::run(given, link))?;
-    let desk = Desk { process: &plan, state: &state, cgroup: &cgroup, seccomp: seccomp.as_ref(), console_socket, args };
+    let mut spawned = spawn(0, entry.clone.as_ref().map(AsFd::as_fd), |link| {
+        own.close();
+        join::run(given, link)
+    })?;
+    let desk =
+        Desk { process: &plan, state: &state, cgroup: &cgroup, seccomp: seccomp.as_ref(), console_socket, own, args };
     match limits::set_oom_score(spawned.pid(), &plan).and_then(|()| serve(&mut spawned, &desk)) {
         Err(error) => {
             spawned.kill();
@@ -210,6 +214,7 @@ struct Desk<'a> {
     cgroup: &'a Cgroup,
     seccomp: Option<&'a Seccomp>,
     console_socket: Option<OwnedFd>,
+    own: &'a selfexe::Mount,
     args: &'a ExecArgs,
 }
 
@@ -251,6 +256,7 @@ fn serve(spawned: &mut Spawned, desk: &Desk<'_>) -> Result<Option<OwnedFd>> {
                 }
                 announce(spawned, desk.args)?;
                 spawned.reply(&Reply::Done, &[])?;
+                desk.own.close();
                 spawned.until_executed()?;
                 return Ok(console);
             }

@@ -1,7 +1,11 @@
 //! The `tare` program: an OCI runtime for Linux.
+//!
+//! It begins at C's `main` and not at Rust's: Rust's own start-up looks for the end of the stack in /proc/self/maps and makes
+//! a second stack, to tell an overflow from other faults of memory. That costs as much as reading the configuration.
+#![no_main]
 
+use std::ffi::{OsString, c_char, c_int};
 use std::io::Write;
-use std::process::ExitCode;
 
 use tare::cli::{self, Asked, Command, Global};
 use tare::error::{Context, Error, Result};
@@ -14,8 +18,19 @@ use tare::{
 /// The status of an exec that could not be done, as callers of runc know it; everything else that fails is 1.
 const EXEC_FAILED: u8 = 255;
 
-fn main() -> ExitCode {
-    let line = match cli::globals(std::env::args_os()) {
+/// What the C library calls.
+#[allow(unsafe_code)]
+// SAFETY: the C library calls the one symbol of this name, and with these arguments (C11, 5.1.2.2.1).
+#[unsafe(no_mangle)]
+extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
+    // SAFETY: this is the beginning of the program, and these are the arguments of `main`.
+    let words = unsafe { tare::sys::begin(count, words) };
+    c_int::from(program(words))
+}
+
+/// The whole program, from its arguments to its exit status.
+fn program(words: Vec<OsString>) -> u8 {
+    let line = match cli::globals(words) {
         Ok(Asked::For(line)) => line,
         Ok(Asked::Text(text)) => return print(&text),
         Err(error) => return fail(&error, 1),
@@ -31,7 +46,7 @@ fn main() -> ExitCode {
             log::debug(format_args!("called for {command:?}"));
             let on_failure = if matches!(command, Command::Exec(_)) { EXEC_FAILED } else { 1 };
             match dispatch(&global, command) {
-                Ok(status) => ExitCode::from(status),
+                Ok(status) => status,
                 Err(error) => fail(&error, on_failure),
             }
         }
@@ -41,9 +56,9 @@ fn main() -> ExitCode {
 /// One line a command. A status is what the process returned; every other command succeeds with 0.
 fn dispatch(global: &Global, command: Command) -> Result<u8> {
     match command {
-        Command::Create(args) => inside().and_then(|()| create::run(global, &args)).map(|()| 0),
-        Command::Run(args) => inside().and_then(|()| run::run(global, &args)).map(status),
-        Command::Exec(args) => inside().and_then(|()| exec::run(global, &args)).map(status),
+        Command::Create(args) => inside().and_then(|own| create::run(global, &args, &own)).map(|()| 0),
+        Command::Run(args) => inside().and_then(|own| run::run(global, &args, &own)).map(status),
+        Command::Exec(args) => inside().and_then(|own| exec::run(global, &args, &own)).map(status),
         Command::Start(args) => start::run(global, &args).map(|()| 0),
         Command::Kill(args) => kill::run(global, &args).map(|()| 0),
         Command::Delete(args) => delete::run(global, &args).map(|()| 0),
@@ -57,19 +72,18 @@ fn dispatch(global: &Global, command: Command) -> Result<u8> {
         Command::Spec(args) => spec::run(&args).map(|()| 0),
         Command::Features(_) => features::run().map(|()| 0),
         Command::Checkpoint(args) => checkpoint::run(global, &args).map(|()| 0),
-        Command::Restore(args) => inside().and_then(|()| restore::run(global, &args)).map(status),
+        Command::Restore(args) => inside().and_then(|_| restore::run(global, &args)).map(status),
     }
 }
 
 /// Before a command that goes into a container: see `selfexe`. And nobody may look into what this process is about to
 /// clone (ptrace(2), /proc/PID); without privileges that would also keep the id mappings from being written.
-fn inside() -> Result<()> {
-    selfexe::protect()?;
+fn inside() -> Result<selfexe::Mount> {
+    let own = selfexe::protect()?;
     if nix::unistd::geteuid().is_root() {
-        process::set_undumpable().on("hide", "the runtime from ptrace")
-    } else {
-        Ok(())
+        process::set_undumpable().on("hide", "the runtime from ptrace")?;
     }
+    Ok(own)
 }
 
 /// Exit statuses are a byte (wait(2)).
@@ -77,14 +91,13 @@ fn status(status: i32) -> u8 {
     (status & 0xff) as u8
 }
 
-fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+fn print(text: &str) -> u8 {
+    let mut output = std::io::stdout().lock();
+    // Nothing else would write out what is left of a last line without an end.
+    u8::from(output.write_all(text.as_bytes()).and_then(|()| output.flush()).is_err())
 }
 
-fn fail(error: &Error, status: u8) -> ExitCode {
+fn fail(error: &Error, status: u8) -> u8 {
     log::fatal(error);
-    ExitCode::from(status)
+    status
 }

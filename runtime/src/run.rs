@@ -8,10 +8,10 @@ use crate::parent::Spawned;
 use crate::signals::Signals;
 use crate::state::{ContainerDir, State};
 use crate::sys::process::{Forked, clone, exit_now, set_child_subreaper};
-use crate::{delete, log, start, terminal};
+use crate::{delete, log, selfexe, start, terminal};
 
 /// Runs the command: the status of the container's process, or 0 once it is detached.
-pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
+pub fn run(global: &Global, args: &RunArgs, own: &selfexe::Mount) -> Result<i32> {
     if !args.detach && !args.no_subreaper {
         // What the container's process leaves behind without a pid namespace is ours to reap.
         set_child_subreaper().on("become", "the subreaper")?;
@@ -19,7 +19,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
     // Before there is a child whose end, or a signal for it, could be missed.
     let signals = if args.detach { None } else { Some(Signals::hold()?) };
     let begin = if args.detach { Begin::Detached } else { Begin::Foreground };
-    let Created { dir, state, mut spawned, console, notify, .. } = create(global, &args.create, begin)?;
+    let Created { dir, state, mut spawned, console, notify, .. } = create(global, &args.create, begin, own)?;
     // Hooks, and whoever is quick, may call the runtime for this very container.
     drop(dir);
     if let Err(error) = spawned.until_executed().and_then(|()| start::poststart(&state)) {

@@ -19,7 +19,7 @@ impl Signals {
         // Ignored, as a caller may leave it, SIGCHLD would let the kernel reap our child before we know how it ended.
         default_child_signal();
         let mut all = SigSet::all();
-        // Rust's start-up ignores SIGPIPE, which a blocked signal would not be: writing to an output that nobody reads
+        // SIGPIPE is ignored from the beginning, which a blocked signal would not be: writing to an output that nobody reads
         // would send it to the container.
         all.remove(Signal::SIGPIPE);
         all.thread_block().on("hold back", "signals")?;

@@ -3,6 +3,7 @@
 //! ```text
 //!   <root>/<id>/               0700; flock(2) on the directory itself serialises create, start, update and delete
 //!     state.json               this module's State, replaced atomically
+//!     .state.json.new          one that is being written, or waits to be put in its place
 //!     config.json              the bundle's config.json as create read it: exec and restore take their defaults from it
 //!     seccomp                  the compiled seccomp program, for exec; only with linux.seccomp
 //!     exec.fifo                init waits on it; gone once started
@@ -188,27 +189,28 @@ impl ContainerDir {
         &self.path
     }
 
-    /// Replaces state.json: written beside it and put in its place, so that a reader sees the old one or the new one.
-    /// The directory lies on a tmpfs, which no power cut survives: nothing is synced. Where it does lie on a disk, a rename
-    /// over a file makes some file systems (ext4) write the new one out at once, which takes longer than all else that
-    /// create does; an exchange of the two does not.
+    /// Replaces state.json.
     pub fn save(&self, state: &State) -> Result<()> {
+        self.stage(state)?.publish()
+    }
+
+    /// Writes a new state.json beside the one that is there. Whoever does so holds the lock, so the name is free, or left by
+    /// one that was killed. The directory lies on a tmpfs, which no power cut survives: nothing is synced.
+    pub fn stage(&self, state: &State) -> Result<Staged> {
         let bytes = serde_json::to_vec(state)
             .map_err(|error| Error::caused(Kind::System, format!("encode the state of {}", self.id), error))?;
-        let (path, new) = (self.path.join("state.json"), self.path.join(".state.json.new"));
+        let (place, new) = (self.path.join("state.json"), self.path.join(".state.json.new"));
         let write = || {
-            // Whoever saves holds the lock, so the name is free, or left by one that was killed.
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&bytes)?;
-            match renameat2(AT_FDCWD, &new, AT_FDCWD, &path, RenameFlags::RENAME_EXCHANGE) {
-                Ok(()) => fs::remove_file(&new),
-                // There is none yet, or this file system cannot exchange.
-                Err(_) => fs::rename(&new, &path),
-            }
+            file.write_all(&bytes)
         };
-        write().on("write", path.display()).inspect_err(|_| {
-            let _ = fs::remove_file(&new);
-        })
+        match write() {
+            Ok(()) => Ok(Staged { new, place }),
+            Err(error) => {
+                let _ = fs::remove_file(&new);
+                Err(error).on("write", place.display())
+            }
+        }
     }
 
     /// Keeps a file of the container beside its state.
@@ -250,6 +252,31 @@ impl ContainerDir {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// A state.json that is written but not yet in its place.
+#[derive(Debug)]
+pub struct Staged {
+    new: PathBuf,
+    place: PathBuf,
+}
+
+impl Staged {
+    /// Puts it in its place, so that a reader sees the old one or the new one.
+    ///
+    /// Where the directory does lie on a disk, a rename over a file makes some file systems (ext4) write the new one out at
+    /// once, which takes longer than all else that create does; an exchange of the two does not.
+    pub fn publish(self) -> Result<()> {
+        let Self { new, place } = self;
+        let publish = || match renameat2(AT_FDCWD, &new, AT_FDCWD, &place, RenameFlags::RENAME_EXCHANGE) {
+            Ok(()) => fs::remove_file(&new),
+            // There is none yet, or this file system cannot exchange.
+            Err(_) => fs::rename(&new, &place),
+        };
+        publish().on("write", place.display()).inspect_err(|_| {
+            let _ = fs::remove_file(&new);
+        })
     }
 }
 

@@ -4,10 +4,13 @@
 use std::fs;
 use std::io::{Read, Write, pipe};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Stdio;
 
 use integration::{Runtime, wait};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::json;
 
 /// A container that has all that helps an attacker: ptrace, and root.
@@ -54,4 +57,21 @@ fn cve_2019_5736_the_runtimes_binary_is_written_from_inside() {
     assert!(!attacker.stdout.contains("written"), "the binary was written: {attacker:?}");
     assert!(attacker.stderr.contains("Read-only file system"), "refused for another reason: {attacker:?}");
     assert!(fs::read(&copy).expect("read the copy") == before, "the binary has changed");
+}
+
+/// The same, seen from the host: neither what a container's init executes nor what it has mapped leads to the runtime's binary
+/// where it could be written.
+#[test]
+fn cve_2019_5736_no_way_from_init_to_the_runtimes_binary_allows_writing() {
+    let rt = Runtime::from_env();
+    let container = rt.create(&rt.bundle(&["/bin/true"]), &[]).unwrap();
+    let process = Path::new("/proc").join(container.pid().to_string());
+    let mapped = fs::read_dir(process.join("map_files")).expect("list what init has mapped");
+    let ways = mapped.map(|entry| entry.expect("list what init has mapped").path()).chain([process.join("exe")]);
+    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    let binary = identity(rt.binary()).expect("look at the runtime");
+    for way in ways.filter(|way| identity(way).expect("look at a file of init") == binary) {
+        let mount = statvfs(&way).expect("look at the mount of a file of init");
+        assert!(mount.flags().contains(FsFlags::ST_RDONLY), "{} leads to the binary", way.display());
+    }
 }

@@ -11,9 +11,9 @@ use crate::parent::{Next, Silence, Spawned, died, idmap, limits, mount_source, n
 use crate::plan::Plan;
 use crate::plan::hooks::Stage;
 use crate::plan::seccomp::Seccomp;
-use crate::state::{ContainerDir, Init, State, Status};
+use crate::state::{ContainerDir, Init, Staged, State, Status};
 use crate::sys::process::pidfd_getfd;
-use crate::{hooks, terminal};
+use crate::{hooks, selfexe, terminal};
 
 /// What the parent works with while it serves.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Desk<'a> {
     pub hooks_began: bool,
     /// Where the master end of its pty goes; without one it is kept.
     pub console_socket: Option<OwnedFd>,
+    /// What this process runs from, to be closed when there is time.
+    pub own: &'a selfexe::Mount,
 }
 
 /// What serving left.
@@ -39,6 +41,8 @@ pub struct Served {
     pub console: Option<OwnedFd>,
     /// The network devices that are no longer the host's.
     pub moved: Option<Moved>,
+    /// The state of the complete container, to be put in place when it is that.
+    pub complete: Option<Staged>,
 }
 
 /// Serves `spawned` until it is ready to execute the program.
@@ -46,17 +50,29 @@ pub struct Served {
 /// Its `Ready` is not answered: the caller does what is left to do, and then lets it go on.
 pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Served) -> Result<()> {
     let mut binds = mount_source::Binds::new(&desk.plan.rootfs);
+    let mut entry = None;
+    // What takes longest on this side, the cgroups, is done while init makes its namespaces and mounts: from when on it has
+    // no question for a while, and not only when it asks for them.
+    let namespaces = &desk.plan.namespaces;
+    let mut is_busy = !namespaces.need_intermediate() && !namespaces.user.is_new();
     loop {
+        if std::mem::take(&mut is_busy) {
+            entry = Some(prepare_entry(desk)?);
+        }
         let (request, fds) = match spawned.next_request()? {
             Next::Request(request, fds) => (request, fds),
             Next::Silence(silence) => return Err(explain(silence, desk.cgroup.as_ref())),
         };
         match request {
-            Request::IdMaps => idmap::write(spawned.pid(), &desk.plan.namespaces)?,
-            Request::TimeOffsets => idmap::write_time_offsets(spawned.pid(), &desk.plan.namespaces.time_offsets)?,
+            Request::IdMaps => {
+                idmap::write(spawned.pid(), namespaces)?;
+                is_busy = !namespaces.need_intermediate();
+            }
+            Request::TimeOffsets => idmap::write_time_offsets(spawned.pid(), &namespaces.time_offsets)?,
             Request::InitStarted { pid } => {
                 spawned.replace(pid, one(fds, &request)?)?;
                 note(pid, desk)?;
+                is_busy = true;
                 continue;
             }
             Request::Network => {
@@ -74,10 +90,18 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Serv
                 continue;
             }
             Request::Cgroup => {
-                let join = join_fds(desk)?;
-                let trees = mount_source::open_cgroups(&desk.plan.cgroup_view, &desk.plan.mounts)?;
+                let Entry { join, trees } = match entry.take() {
+                    Some(entry) => entry,
+                    None => prepare_entry(desk)?,
+                };
                 let fds: Vec<&OwnedFd> = join.iter().chain(&trees).collect();
                 spawned.reply(&Reply::Cgroup { join: join.len() }, &fds)?;
+                // init now has work for a while. What it would otherwise wait for at its end is done here.
+                desk.own.close();
+                if desk.plan.rdt.is_none() {
+                    desk.state.complete = true;
+                    served.complete = Some(desk.dir.stage(desk.state)?);
+                }
                 continue;
             }
             Request::RuntimeHooks => {
@@ -131,6 +155,19 @@ pub fn hand_listener(listener: OwnedFd, seccomp: Option<&Seccomp>, pid: i32, sta
     let notify = seccomp.and_then(|seccomp| seccomp.notify.as_ref());
     let notify = notify.ok_or_else(|| Error::new(Kind::System, "a seccomp listener came that nobody planned"))?;
     seccomp_agent::send(listener, notify, state, pid)
+}
+
+/// What init needs to join the cgroups and to show them.
+struct Entry {
+    join: Vec<OwnedFd>,
+    trees: Vec<OwnedFd>,
+}
+
+/// Makes the cgroups, unless they are there already.
+fn prepare_entry(desk: &mut Desk<'_>) -> Result<Entry> {
+    let join = join_fds(desk)?;
+    let trees = mount_source::open_cgroups(&desk.plan.cgroup_view, &desk.plan.mounts)?;
+    Ok(Entry { join, trees })
 }
 
 fn join_fds(desk: &mut Desk<'_>) -> Result<Vec<OwnedFd>> {

@@ -34,8 +34,8 @@ pub fn close_all_but(preserved: u32, keep: &[BorrowedFd<'_>]) -> Result<(), Errn
     close_range(next, u32::MAX, 0)
 }
 
-/// Standard input, output or error, by number: open for as long as the program runs, since Rust's start-up opens what the
-/// caller left closed.
+/// Standard input, output or error, by number: open for as long as the program runs, since its beginning opens what the
+/// caller left closed ([`super::begin`]).
 pub fn standard(number: u8) -> BorrowedFd<'static> {
     assert!(number <= 2, "{number} is not a standard descriptor");
     // SAFETY: the number is not -1, and nothing in this program closes the descriptors 0 to 2 (dup2 replaces them).

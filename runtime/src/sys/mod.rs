@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod cred;
+pub mod exe;
 pub mod fds;
 pub mod keyring;
 pub mod mount;
@@ -16,4 +17,7 @@ pub mod scm;
 pub mod seccomp;
 pub mod shared;
 pub mod signals;
+pub mod start;
 pub mod tty;
+
+pub use start::begin;

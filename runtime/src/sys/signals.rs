@@ -7,8 +7,8 @@ const ACTION: usize = 64;
 
 /// Every signal that can be caught gets its default disposition again, also those that libc keeps for itself.
 ///
-/// execve resets handlers but leaves ignored signals ignored: what our caller or Rust's start-up ignores (SIGPIPE) would
-/// be ignored in the container.
+/// execve resets handlers but leaves ignored signals ignored: what our caller or we ignore (SIGPIPE) would be ignored
+/// in the container.
 pub fn reset_all() {
     let default = [0u64; ACTION / size_of::<u64>()];
     let old = std::ptr::null_mut::<u64>();
