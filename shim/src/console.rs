@@ -122,3 +122,108 @@ fn places() -> Vec<PathBuf> {
     let users = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
     users.into_iter().chain(["/run".into(), "/tmp".into()]).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::testing::pty;
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { timeout(Duration::from_secs(60), test).await.expect("the test ends") });
+    }
+
+    /// As a runtime does: connects, sends, closes.
+    fn send(path: &Path, descriptors: &[&OwnedFd]) {
+        let connection = UnixStream::connect(path).unwrap();
+        let raw = descriptors.iter().map(|fd| fd.as_raw_fd()).collect::<Vec<_>>();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+        sendmsg::<()>(connection.as_raw_fd(), &[IoSlice::new(b"/dev/ptmx")], control, MsgFlags::empty(), None).unwrap();
+    }
+
+    #[test]
+    fn a_terminal_comes_over_the_socket_and_the_socket_goes() {
+        run(async {
+            let socket = ConsoleSocket::bind().unwrap();
+            let path = socket.path().to_owned();
+            let directory = path.parent().unwrap().to_owned();
+            assert_eq!(std::fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+            assert!(path.as_os_str().len() <= LONGEST);
+            let (pty, slave) = pty();
+            send(&path, &[&pty]);
+            let master = socket.receive().await.unwrap();
+            nix::unistd::write(&slave, b"hello").unwrap();
+            let mut buffer = [0; 5];
+            assert_eq!(nix::unistd::read(&master, &mut buffer), Ok(5));
+            let flags = nix::fcntl::fcntl(&master, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+            assert_eq!(flags, nix::libc::FD_CLOEXEC);
+            assert!(!directory.try_exists().unwrap());
+        });
+    }
+
+    #[test]
+    fn anything_but_one_terminal_is_refused() {
+        run(async {
+            let (pty, _slave) = pty();
+            let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+            let table: [(&[&OwnedFd], &str); 3] = [
+                (&[], "sent 0 file descriptors"),
+                (&[&pty, &writer], "sent 2 file descriptors"),
+                (&[&writer], "not a terminal"),
+            ];
+            for (descriptors, expected) in table {
+                let socket = ConsoleSocket::bind().unwrap();
+                send(socket.path(), descriptors);
+                let error = socket.receive().await.unwrap_err();
+                assert!(error.message.contains(expected), "{error}");
+            }
+            drop(writer);
+            assert_eq!(nix::unistd::read(&reader, &mut [0]), Ok(0), "what was sent has been closed");
+
+            let socket = ConsoleSocket::bind().unwrap();
+            drop(UnixStream::connect(socket.path()).unwrap());
+            let error = socket.receive().await.unwrap_err();
+            assert!(error.message.contains("closed the console socket"), "{error}");
+        });
+    }
+
+    #[test]
+    fn nobody_need_wait_for_a_runtime() {
+        run(async {
+            let socket = ConsoleSocket::bind().unwrap();
+            let directory = socket.path().parent().unwrap().to_owned();
+            assert!(timeout(Duration::ZERO, socket.receive()).await.is_err());
+            assert!(!directory.try_exists().unwrap());
+
+            let socket = ConsoleSocket::bind().unwrap();
+            let directory = socket.path().parent().unwrap().to_owned();
+            let _connection = UnixStream::connect(socket.path()).unwrap();
+            assert!(timeout(Duration::ZERO, socket.receive()).await.is_err());
+            assert!(!directory.try_exists().unwrap());
+        });
+    }
+
+    #[test]
+    fn the_first_place_that_can_hold_it_is_taken() {
+        run(async {
+            let place = tempfile::tempdir().unwrap();
+            let long = place.path().join("x".repeat(LONGEST));
+            std::fs::create_dir(&long).unwrap();
+            let unusable = [place.path().join("none"), long];
+            let socket = ConsoleSocket::bind_below(&[&unusable[..], &[place.path().to_owned()]].concat()).unwrap();
+            assert_eq!(socket.path().parent().unwrap().parent().unwrap(), place.path());
+            let error = ConsoleSocket::bind_below(&unusable).unwrap_err();
+            assert!(error.message.contains("No such file") && error.message.contains("too long"), "{error}");
+        });
+    }
+}

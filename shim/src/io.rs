@@ -365,3 +365,6 @@ fn nonblocking(fd: OwnedFd) -> std::io::Result<OwnedFd> {
     fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(fd)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,15 @@
 //! What several tests need: cgroups of their own, mount namespaces of their own, and skips that are counted.
 
 use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::cgroup::Cgroup;
@@ -43,6 +47,20 @@ pub(crate) fn in_own_mounts(test: impl FnOnce(&Path) + Send) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// A pty's master and slave, close-on-exec from the start: a program that another test starts keeps neither open.
+pub(crate) fn pty() -> (OwnedFd, OwnedFd) {
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let slave = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(nix::libc::O_NOCTTY)
+        .open(ptsname_r(&master).unwrap())
+        .unwrap();
+    (master.into(), slave.into())
 }
 
 /// A cgroup below the root of the hierarchies, removed at the end.
