@@ -352,26 +352,32 @@ fn join(parts: &[&str]) -> String {
 /// Links to the directory of sockets in the bundle, for the clean-up that is told of none.
 fn remember(bundle: &Path, directory: &Path) -> Result<()> {
     let link = bundle.join(SOCKETS_LINK);
-    let what = || format!("link {} to {}", link.display(), directory.display());
-    match fs::remove_file(&link) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(what),
-        _ => {}
-    }
-    symlink(directory, &link).context(what)
+    replace(&link, |fresh| symlink(directory, fresh))
+        .context(|| format!("link {} to {}", link.display(), directory.display()))
 }
 
-/// Writes the address where daemons look for it that come back; they never see half of it.
+/// Writes the address where daemons look for it that come back.
 fn write_address(bundle: &Path, address: &str) -> Result<()> {
     let path = bundle.join("address");
-    let fresh = bundle.join(".address");
-    let what = || format!("write {}", path.display());
+    let write = |fresh: &Path| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(fresh)?;
+        file.write_all(address.as_bytes())
+    };
+    replace(&path, write).context(|| format!("write {}", path.display()))
+}
+
+/// Makes a file beside this one, then puts it there in one step: nobody sees half of it, and another start at the same time
+/// does not come between.
+fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let fresh = path.with_extension(format!("{}~", std::process::id()));
     match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(what),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&fresh).context(what)?;
-    file.write_all(address.as_bytes()).context(what)?;
-    fs::rename(&fresh, &path).context(what)
+    make(&fresh).and_then(|()| fs::rename(&fresh, path)).inspect_err(|_| {
+        // The first failure is the one to tell.
+        let _ = fs::remove_file(&fresh);
+    })
 }
 
 /// How soon the kernel kills this process when memory is short.

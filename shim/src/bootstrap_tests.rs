@@ -180,7 +180,8 @@ fn groups() {
 fn what_is_left_in_the_bundle() {
     let dir = tempfile::tempdir().unwrap();
     for address in ["unix:///a", "unix:///b"] {
-        fs::write(dir.path().join(".address"), "left by one that died").unwrap();
+        let left = format!("address.{}~", std::process::id());
+        fs::write(dir.path().join(left), "by one that died, of the same pid").unwrap();
         write_address(dir.path(), address).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("address")).unwrap(), address);
     }
@@ -194,4 +195,7 @@ fn what_is_left_in_the_bundle() {
         remember(dir.path(), Path::new(directory)).unwrap();
         place(directory);
     }
+    let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["address", "s"]);
 }
