@@ -7,6 +7,31 @@
 //! The messages have no reflection (rust-protobuf's lite runtime): descriptors would be most of a small program. What a
 //! message is called on the wire is therefore said by [`any`], for those that travel in an `Any`.
 //!
+//! # What a shim meets on the wire
+//!
+//! - `start` has [`bootstrap::BootstrapParams`] on its standard input since containerd 2.3, before that its options as an `Any`
+//!   or nothing. An `Any` may parse as parameters too (its type URL as the id), so that parameters count only with the id and
+//!   namespace of the command line. The options may be a `google.protobuf.Empty`. `-info` has the bare `Any` in all versions.
+//! - To parameters, `start` answers with [`bootstrap::BootstrapResult`]; otherwise with the bare address, which every version
+//!   before takes for version 2. JSON with version 3 is refused by containerd 1.7, whose environment is that of 2.0 to 2.2.
+//! - `delete` answers with [`task_v3::DeleteResponse`]. The daemon runs it after each task, also after one that was deleted.
+//! - A time that has not come is not left out by containerd's own shim, but Go's zero time: -62,135,596,800 seconds.
+//! - Refusals are codes; what containerd takes for a missing container is NOT_FOUND alone.
+//!
+//! # What ttrpc's server and client do (0.10)
+//!
+//! - They start no threads. On a current-thread runtime the handlers of one connection begin in the order of the requests and
+//!   run up to their first `await` before the next begins.
+//! - A handler is dropped where it waits when its client hangs up, and when the request's timeout is over. What must be
+//!   finished belongs to a task of its own, of which the handler only awaits the answer.
+//! - A method that a server does not implement answers NOT_FOUND, and a service that is not registered INVALID_ARGUMENT: implement
+//!   and register all.
+//! - A message is at most 4 MiB. A stream whose receiver is slow is not held back: what comes in waits in memory.
+//! - A failing accept (no more descriptors) is tried again at once and without end. `Listener::new` takes any stream of
+//!   connections, such as one that waits in between.
+//! - `Client::connect` blocks the thread while the listener's queue is full. `Client::new` takes a tokio `UnixStream` through
+//!   `Socket::from`.
+//!
 //! It knows the wire only: no behaviour of a shim or a client belongs here.
 
 // Generated files allow themselves what generated code does; the compiler's and clippy's remaining lints are lifted here.
