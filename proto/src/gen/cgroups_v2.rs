@@ -826,6 +826,14 @@ pub struct MemoryStat {
     pub swap_max_usage: u64,
     // @@protoc_insertion_point(field:io.containerd.cgroups.v2.MemoryStat.psi)
     pub psi: ::protobuf::MessageField<PSIStats>,
+    // @@protoc_insertion_point(field:io.containerd.cgroups.v2.MemoryStat.workingset_refault_anon)
+    pub workingset_refault_anon: u64,
+    // @@protoc_insertion_point(field:io.containerd.cgroups.v2.MemoryStat.workingset_refault_file)
+    pub workingset_refault_file: u64,
+    // @@protoc_insertion_point(field:io.containerd.cgroups.v2.MemoryStat.workingset_activate_anon)
+    pub workingset_activate_anon: u64,
+    // @@protoc_insertion_point(field:io.containerd.cgroups.v2.MemoryStat.workingset_activate_file)
+    pub workingset_activate_file: u64,
     // special fields
     // @@protoc_insertion_point(special_field:io.containerd.cgroups.v2.MemoryStat.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -967,6 +975,18 @@ impl ::protobuf::Message for MemoryStat {
                 306 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.psi)?;
                 },
+                312 => {
+                    self.workingset_refault_anon = is.read_uint64()?;
+                },
+                320 => {
+                    self.workingset_refault_file = is.read_uint64()?;
+                },
+                328 => {
+                    self.workingset_activate_anon = is.read_uint64()?;
+                },
+                336 => {
+                    self.workingset_activate_file = is.read_uint64()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -1094,6 +1114,18 @@ impl ::protobuf::Message for MemoryStat {
             let len = v.compute_size();
             my_size += 2 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
         }
+        if self.workingset_refault_anon != 0 {
+            my_size += ::protobuf::rt::uint64_size(39, self.workingset_refault_anon);
+        }
+        if self.workingset_refault_file != 0 {
+            my_size += ::protobuf::rt::uint64_size(40, self.workingset_refault_file);
+        }
+        if self.workingset_activate_anon != 0 {
+            my_size += ::protobuf::rt::uint64_size(41, self.workingset_activate_anon);
+        }
+        if self.workingset_activate_file != 0 {
+            my_size += ::protobuf::rt::uint64_size(42, self.workingset_activate_file);
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -1214,6 +1246,18 @@ impl ::protobuf::Message for MemoryStat {
         if let Some(v) = self.psi.as_ref() {
             ::protobuf::rt::write_message_field_with_cached_size(38, v, os)?;
         }
+        if self.workingset_refault_anon != 0 {
+            os.write_uint64(39, self.workingset_refault_anon)?;
+        }
+        if self.workingset_refault_file != 0 {
+            os.write_uint64(40, self.workingset_refault_file)?;
+        }
+        if self.workingset_activate_anon != 0 {
+            os.write_uint64(41, self.workingset_activate_anon)?;
+        }
+        if self.workingset_activate_file != 0 {
+            os.write_uint64(42, self.workingset_activate_file)?;
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -1269,6 +1313,10 @@ impl ::protobuf::Message for MemoryStat {
         self.max_usage = 0;
         self.swap_max_usage = 0;
         self.psi.clear();
+        self.workingset_refault_anon = 0;
+        self.workingset_refault_file = 0;
+        self.workingset_activate_anon = 0;
+        self.workingset_activate_file = 0;
         self.special_fields.clear();
     }
 
@@ -1312,6 +1360,10 @@ impl ::protobuf::Message for MemoryStat {
             max_usage: 0,
             swap_max_usage: 0,
             psi: ::protobuf::MessageField::none(),
+            workingset_refault_anon: 0,
+            workingset_refault_file: 0,
+            workingset_activate_anon: 0,
+            workingset_activate_file: 0,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance
