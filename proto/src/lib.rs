@@ -12,8 +12,8 @@
 //! - `start` has [`bootstrap::BootstrapParams`] on its standard input since containerd 2.3, before that its options as an `Any`
 //!   or nothing. An `Any` may parse as parameters too (its type URL as the id), so that parameters count only with the id and
 //!   namespace of the command line. The options may be a `google.protobuf.Empty`. `-info` has the bare `Any` in all versions.
-//! - To parameters, `start` answers with [`bootstrap::BootstrapResult`]; otherwise with the bare address, which every version
-//!   before takes for version 2. JSON with version 3 is refused by containerd 1.7, whose environment is that of 2.0 to 2.2.
+//! - To parameters, `start` answers with [`bootstrap::BootstrapResult`]; otherwise with an address, bare or, since 1.7, within
+//!   JSON. JSON with version 3 is refused by containerd 1.7, whose environment is that of 2.0 to 2.2.
 //! - `delete` answers with [`task_v3::DeleteResponse`]. The daemon runs it after each task, also after one that was deleted.
 //! - A time that has not come is not left out by containerd's own shim, but Go's zero time: -62,135,596,800 seconds.
 //! - Refusals are codes; what containerd takes for a missing container is NOT_FOUND alone.
