@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::cgroup::forget_unset_pids;
-use crate::{json_path, log};
+use crate::{json_path, log, strict_json};
 
 /// The largest configuration that is read: a hundred times what the largest real ones need.
 const LIMIT: u64 = 16 << 20;
@@ -114,7 +114,7 @@ fn read_up_to(file: &File, expected: u64, name: impl std::fmt::Display) -> Resul
 /// Reads JSON into its type. If that fails only for what the specification allows in the `process` that `pointer` names,
 /// and the type does not know, that is put right first.
 fn parse<T: DeserializeOwned>(bytes: &[u8], pointer: &str) -> Result<T> {
-    let error = match serde_json::from_slice(bytes) {
+    let error = match strict_json::from_slice(bytes) {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
@@ -131,7 +131,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], pointer: &str) -> Result<T> {
     }
     // As text again: reading the type from another form would compile it a second time.
     let text = root.to_string().into_bytes();
-    let value = serde_json::from_slice(&text).map_err(|error| wrong(&text, error))?;
+    let value = strict_json::from_slice(&text).map_err(|error| wrong(&text, error))?;
     if !unknown.is_empty() {
         // runc's words, which its callers know. The names are the configuration's: quoted, so that they stay on the line.
         let names = unknown.join(" ").escape_debug().to_string();
@@ -250,6 +250,14 @@ mod tests {
             (
                 r#"{"ociVersion": "1.0.0", "process": {"cwd": "/", "user": {"uid": 4294967296, "gid": 0}}}"#,
                 "process.user.uid: invalid value: integer `4294967296`, expected u32 at line 1 column 74",
+            ),
+            (
+                r#"{"ociVersion": "1.0.0", "root": ["rootfs", true]}"#,
+                "root: invalid type: sequence, expected struct Root at line 1 column 32",
+            ),
+            (
+                r#"{"ociVersion": "1.0.0", "mounts": [["/", null, null, null, null, null]]}"#,
+                "mounts[0]: invalid type: sequence, expected struct Mount at line 1 column 35",
             ),
             (r#"{"ociVersion": "1.0.0"} x"#, "the JSON is not valid: trailing characters at line 1 column 25"),
             (

@@ -176,7 +176,9 @@ impl Half {
     fn announce(&mut self, dir: &ContainerDir, args: &CreateArgs) -> Result<()> {
         let spawned = self.spawned.as_ref().ok_or_else(no_init)?;
         if let Some(plan) = &self.plan.rdt {
-            self.state.rdt = Some(rdt::apply(plan, spawned.pid())?);
+            let class = self.state.rdt.insert(rdt::planned(plan)?).clone();
+            dir.save(&self.state)?;
+            rdt::apply(&class, plan, spawned.pid())?;
         }
         if let Some(socket) = &args.pidfd_socket {
             terminal::send_pidfd(socket, spawned.pidfd())?;
@@ -201,7 +203,8 @@ impl Half {
     }
 
     /// Takes back whatever was done. The error that led here is the one to tell; another one here is a warning.
-    fn undo(self, dir: ContainerDir) {
+    fn undo(mut self, dir: ContainerDir) {
+        self.state.complete = false;
         // While their namespace is there: the end of init takes devices that exist only in it.
         if let Some(moved) = self.served.moved {
             moved.undo();

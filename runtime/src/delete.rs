@@ -90,7 +90,11 @@ pub fn release(dir: ContainerDir, state: &State) -> Result<()> {
         }
         cgroup.destroy()
     });
-    let rdt = state.rdt.as_ref().map_or(Ok(()), rdt::remove);
+    let rdt = match &state.rdt {
+        Some(class) if state.complete => rdt::remove(class),
+        Some(class) => rdt::take_back(class),
+        None => Ok(()),
+    };
     let mounts = if state.mounted_on_host { rootfs::release(&state.rootfs) } else { Ok(()) };
     cgroup.and(rdt).and(mounts)?;
     dir.remove()

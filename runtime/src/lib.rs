@@ -41,6 +41,7 @@ pub mod spec;
 pub mod start;
 pub mod state;
 pub mod state_cmd;
+mod strict_json;
 pub mod sys;
 pub mod terminal;
 pub mod update;

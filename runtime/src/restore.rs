@@ -172,7 +172,9 @@ impl Half {
             write(&file, criu.to_string().as_bytes()).on("put criu into", "the cgroups")?;
         }
         if let Some(plan) = &self.plan.rdt {
-            self.state.rdt = Some(rdt::apply(plan, criu)?);
+            let class = self.state.rdt.insert(rdt::planned(plan)?).clone();
+            dir.save(&self.state)?;
+            rdt::apply(&class, plan, criu)?;
         }
         dir.save(&self.state)
     }
@@ -270,7 +272,8 @@ impl Half {
     }
 
     /// Takes back whatever was done. The error that led here is the one to tell; another one here is a warning.
-    fn undo(self, dir: ContainerDir) {
+    fn undo(mut self, dir: ContainerDir) {
+        self.state.complete = false;
         // While their namespace is there: the end of init takes devices that exist only in it.
         if let Some(moved) = self.moved {
             moved.undo();

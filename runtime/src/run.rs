@@ -22,7 +22,8 @@ pub fn run(global: &Global, args: &RunArgs, own: &selfexe::Mount) -> Result<i32>
     let Created { dir, state, mut spawned, console, notify, .. } = create(global, &args.create, begin, own)?;
     // Hooks, and whoever is quick, may call the runtime for this very container.
     drop(dir);
-    if let Err(error) = spawned.until_executed().and_then(|()| start::poststart(&state)) {
+    let executed = spawned.until_executed();
+    if let Err(error) = start::begun(&state, executed) {
         spawned.kill();
         if let Err(error) = remove(global, &state) {
             log::warn(format_args!("clean up after a failed run: {error}"));

@@ -48,10 +48,10 @@ pub fn run(global: &Global, args: &IdArgs) -> Result<()> {
         }
     }
     let notify = Forwarder::bind(dir.path())?;
-    release(&dir.path().join("exec.fifo"))?;
+    let failure = release(&dir.path().join("exec.fifo"))?;
     // Hooks may call the runtime for this very container.
     drop(dir);
-    poststart(&state)?;
+    begun(&state, failure.map_or(Ok(()), Err))?;
     if let (Some(notify), Some(init)) = (notify, state.init)
         && let Some(pidfd) = init.open()?
     {
@@ -60,8 +60,17 @@ pub fn run(global: &Global, args: &IdArgs) -> Result<()> {
     Ok(())
 }
 
+/// Ends a start after init was let go, with the failure of either side.
+///
+/// The poststart hooks run even if init could not execute the program, or a startContainer hook failed: runc and crun do
+/// so, and who has set something up in one hook counts on the others.
+pub fn begun(state: &State, executed: Result<()>) -> Result<()> {
+    let hooked = poststart(state);
+    executed.and(hooked)
+}
+
 /// Runs the poststart hooks; where one fails the container is stopped (runtime-spec, lifecycle).
-pub fn poststart(state: &State) -> Result<()> {
+fn poststart(state: &State) -> Result<()> {
     let hooks = state.hooks.of(Stage::Poststart);
     if hooks.is_empty() {
         return Ok(());
@@ -72,8 +81,8 @@ pub fn poststart(state: &State) -> Result<()> {
     })
 }
 
-/// Lets init go on, and waits until it has executed the program or failed.
-fn release(fifo: &Path) -> Result<()> {
+/// Lets init go on, and waits until it has executed the program; or why it could not.
+fn release(fifo: &Path) -> Result<Option<Error>> {
     let mut writer = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(fifo) {
         Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
             return Err(Error::new(Kind::State, "container not running: init ended before it was started"));
@@ -84,10 +93,7 @@ fn release(fifo: &Path) -> Result<()> {
     wait_for_no_reader(&writer)?;
     let failure = left_behind(fifo)?;
     fs::remove_file(fifo).on("remove", fifo.display())?;
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+    Ok(failure)
 }
 
 /// A writer's poll reports POLLERR once nobody has the fifo open for reading.

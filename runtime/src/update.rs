@@ -17,6 +17,7 @@ use crate::parent::rdt;
 use crate::plan;
 use crate::plan::cgroup::forget_unset_pids;
 use crate::state::{self, ContainerDir, Status};
+use crate::strict_json;
 
 /// A document of limits is a few hundred bytes.
 const MAX_DOCUMENT: u64 = 1 << 20;
@@ -71,7 +72,7 @@ fn read(source: impl Read, name: &str) -> Result<Vec<u8>> {
 }
 
 fn parse(bytes: Vec<u8>, name: &str) -> Result<LinuxResources> {
-    let mut resources: LinuxResources = serde_json::from_slice(&bytes)
+    let mut resources: LinuxResources = strict_json::from_slice(&bytes)
         .map_err(|error| Error::caused(Kind::Invalid, format!("{name} does not hold linux.resources"), error))?;
     forget_unset_pids(&mut resources, &bytes, "/pids");
     // Which devices a container may use is decided at its creation.

@@ -107,7 +107,10 @@ fn a_failing_hook_of_create_undoes_it_and_says_why() {
 #[test]
 fn a_failing_start_container_hook_fails_start() {
     let rt = Runtime::from_env();
-    let bundle = bundle(&rt).push("/hooks/startContainer", script("bad", "echo reason >&2; exit 3"));
+    let marker = rt.fresh_path("ran");
+    let bundle = bundle(&rt)
+        .push("/hooks/startContainer", script("bad", "echo reason >&2; exit 3"))
+        .push("/hooks/poststart", script("good", &format!("touch {}", marker.display())));
     let container = rt.create(&bundle, &[]).unwrap();
     let output = container.start().fails();
     assert!(output.error().contains("startContainer hook #0"), "{output:?}");
@@ -115,6 +118,7 @@ fn a_failing_start_container_hook_fails_start() {
     container.wait_exit();
     assert_eq!(container.status(), "stopped");
     assert!(!container.stdout().contains("ready"), "the program ran");
+    assert!(marker.exists(), "the poststart hooks run all the same, as under runc and crun");
 }
 
 #[test]

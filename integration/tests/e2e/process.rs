@@ -458,14 +458,14 @@ fn descriptors_are_handed_over_only_if_they_are_asked_for() {
             rt.fresh_id(),
             out.display()
         );
-        let status = std::process::Command::new("/bin/bash")
+        let status = std::process::Command::new("/bin/sh")
             .args(["-c", &script])
             .env("TARE_TEST_TAG", rt.tag())
             .output()
             .unwrap();
         (status, fs::read_to_string(out).unwrap_or_default())
     };
-    let open = "exec 3</etc/hostname 4</etc/passwd 7</";
+    let open = "exec 3</etc/group 4</etc/passwd 7</";
     let fds = |text: &str| {
         let report: Value = serde_json::from_str(text).unwrap();
         let fds = report["fds"]

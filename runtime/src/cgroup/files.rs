@@ -100,7 +100,12 @@ pub(super) fn children(directory: &Path) -> Result<Vec<PathBuf>> {
     };
     let mut children = Vec::new();
     for entry in entries {
-        let entry = entry.on("list", directory.display())?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            // It was removed meanwhile, and is empty.
+            Err(error) if matches!(errno(&error), Errno::ENOENT | Errno::ENODEV) => break,
+            Err(error) => return Err(error).on("list", directory.display()),
+        };
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             children.push(entry.path());
         }

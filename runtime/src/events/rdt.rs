@@ -152,7 +152,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
-        let saved = SavedRdt { group: root.join("c1"), own: true, monitor: None };
+        let saved = SavedRdt { group: root.join("c1"), made: true, own: true, monitor: None };
         let json = serde_json::to_value(read(Some(&saved)).unwrap()).unwrap();
         std::fs::remove_dir_all(&root).unwrap();
         assert_eq!(

@@ -16,39 +16,33 @@ use crate::bundle::read_limited;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::rdt::{Group, Monitoring, RdtPlan, SavedRdt};
 
-/// Puts process `pid` where the plan says, and makes what is missing for it.
-pub fn apply(plan: &RdtPlan, pid: i32) -> Result<SavedRdt> {
-    apply_in(&root()?, plan, pid)
+/// Finds out what [`apply`] has to make. What this says is saved first, so that a create that is cut short leaves nothing.
+pub fn planned(plan: &RdtPlan) -> Result<SavedRdt> {
+    planned_in(&root()?, plan)
 }
 
-fn apply_in(root: &Path, plan: &RdtPlan, pid: i32) -> Result<SavedRdt> {
-    let (group, own) = match &plan.group {
-        Group::Own => (root.join(&plan.id), true),
-        Group::Named(name) => (root.join(name), false),
-        Group::Default => (root.to_owned(), false),
+fn planned_in(root: &Path, plan: &RdtPlan) -> Result<SavedRdt> {
+    let group = match &plan.group {
+        Group::Own => root.join(&plan.id),
+        Group::Named(name) => root.join(name),
+        Group::Default => root.to_owned(),
     };
-    let wants_lines = !plan.required.is_empty() || !plan.written.is_empty();
-    let made = match (own || wants_lines) && plan.group != Group::Default {
-        true => make(&group)?,
+    let made = !is_dir(&group)?;
+    let has_schema = !plan.required.is_empty() || !plan.written.is_empty();
+    if made && plan.group != Group::Own && !has_schema {
         // A class that only has a name was set up by somebody else, or the name is wrong.
-        false if is_dir(&group)? => false,
-        false => {
-            let what = format!("linux.intelRdt.closID {:?}: there is no such class of service", name(&group));
-            return Err(Error::new(Kind::Invalid, format!("{what}, and no schema to make it with")));
-        }
-    };
-    let mut saved = SavedRdt { group, own: own && made, monitor: None };
-    match fill(&mut saved, plan, made, pid) {
-        Ok(()) => Ok(saved),
-        Err(error) => {
-            undo(&saved, made);
-            Err(error)
-        }
+        let what = format!("linux.intelRdt.closID {:?}: there is no such class of service", name(&group));
+        return Err(Error::new(Kind::Invalid, format!("{what}, and no schema to make it with")));
     }
+    let monitor = (plan.monitoring == Monitoring::Group).then(|| group.join("mon_groups").join(&plan.id));
+    Ok(SavedRdt { group, made, own: made && plan.group == Group::Own, monitor })
 }
 
-fn fill(saved: &mut SavedRdt, plan: &RdtPlan, made: bool, pid: i32) -> Result<()> {
-    if !made && plan.group != Group::Own && !plan.required.is_empty() {
+/// Puts process `pid` where the plan says, and makes what is missing for it. What it made before it failed is there.
+pub fn apply(saved: &SavedRdt, plan: &RdtPlan, pid: i32) -> Result<()> {
+    if saved.made {
+        make(&saved.group)?;
+    } else if plan.group != Group::Own && !plan.required.is_empty() {
         let schemata = saved.group.join("schemata");
         let present = read_limited(&schemata)?;
         compare(&String::from_utf8_lossy(&present), &plan.required)
@@ -56,10 +50,8 @@ fn fill(saved: &mut SavedRdt, plan: &RdtPlan, made: bool, pid: i32) -> Result<()
     }
     let lines: Vec<_> = plan.required.iter().chain(&plan.written).map(String::as_str).collect();
     set(saved, &lines)?;
-    if plan.monitoring == Monitoring::Group {
-        let monitor = saved.group.join("mon_groups").join(&plan.id);
-        make(&monitor)?;
-        saved.monitor = Some(monitor);
+    if let Some(monitor) = &saved.monitor {
+        make(monitor)?;
     }
     join(saved, pid)
 }
@@ -91,12 +83,12 @@ pub fn remove(saved: &SavedRdt) -> Result<()> {
     if saved.own { remove_dir(&saved.group) } else { Ok(()) }
 }
 
-/// Removes what a failing [`apply`] has made. There is an error already that matters more.
-fn undo(saved: &SavedRdt, made: bool) {
-    let all = saved.monitor.iter().chain(made.then_some(&saved.group));
-    for error in all.filter_map(|dir| remove_dir(dir).err()) {
-        crate::log::warn(format_args!("{error}"));
-    }
+/// Removes what a container that was not created completely has made: a class with a name too, unless others are in it.
+pub fn take_back(saved: &SavedRdt) -> Result<()> {
+    let tasks = saved.group.join("tasks");
+    let in_use = || fs::read(&tasks).is_ok_and(|tasks| !tasks.is_empty());
+    let made = saved.made && (saved.own || !in_use());
+    remove(&SavedRdt { own: made, ..saved.clone() })
 }
 
 /// Adds what the kernel says about the last write: the error number alone is nearly always EINVAL.
@@ -157,11 +149,11 @@ fn entries<'a>(resource: &str, domains: &'a str) -> impl Iterator<Item = (&'a st
     })
 }
 
-/// Makes a directory; false if it was there.
-fn make(path: &Path) -> Result<bool> {
+/// Makes a directory, unless it is there.
+fn make(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o755).create(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && is_dir(path)? => Ok(false),
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && is_dir(path)? => Ok(()),
         Err(error) if error.raw_os_error() == Some(nix::libc::ENOSPC) => {
             Err(error).on("make the class of service", format_args!("{} (the hardware has no more)", path.display()))
         }
@@ -254,6 +246,11 @@ mod tests {
         }
     }
 
+    fn apply_in(root: &Path, plan: &RdtPlan, pid: i32) -> Result<SavedRdt> {
+        let saved = planned_in(root, plan)?;
+        apply(&saved, plan, pid).map(|()| saved)
+    }
+
     fn named(name: &str) -> Group {
         Group::Named(name.to_owned())
     }
@@ -322,16 +319,39 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_leaves_nothing_and_quotes_the_kernel() {
+    fn a_failure_quotes_the_kernel() {
         let tree = Tree::new("failure");
         // A directory in the file's place makes the write fail, as a schema the hardware lacks would.
         fs::create_dir_all(tree.0.join("schemata")).unwrap();
         fs::write(tree.0.join("info/last_cmd_status"), "Unknown resource\n").unwrap();
         let error = apply_in(&tree.0, &plan(Group::Default, &[], &["X:0=1"]), 42).unwrap_err().to_string();
         assert!(error.ends_with("is a directory: Unknown resource"), "{error}");
-        // The monitoring group cannot be made: the class is taken back.
+    }
+
+    #[test]
+    fn what_was_made_for_a_container_that_did_not_come_about_is_taken_back() {
+        let tree = Tree::new("taken-back");
+        tree.group("g", "L3:0=1\n");
+        // The monitoring group cannot be made: nothing makes mon_groups in a class of its own here.
         let monitored = RdtPlan { monitoring: Monitoring::Group, ..plan(Group::Own, &[], &[]) };
-        assert!(apply_in(&tree.0, &monitored, 42).is_err());
+        let saved = planned_in(&tree.0, &monitored).unwrap();
+        assert!(apply(&saved, &monitored, 42).is_err());
+        take_back(&saved).unwrap();
         assert!(!tree.0.join("c1").is_dir());
+
+        let fresh = apply_in(&tree.0, &plan(named("new"), &["L3:0=1"], &[]), 42).unwrap();
+        // Another container has joined the class meanwhile.
+        take_back(&fresh).unwrap();
+        assert!(tree.0.join("new").is_dir());
+        tree.empty("new");
+        take_back(&fresh).unwrap();
+        assert!(!tree.0.join("new").is_dir());
+        // Before anything was made, and twice.
+        take_back(&fresh).unwrap();
+
+        let joined = apply_in(&tree.0, &plan(named("g"), &["L3:0=1"], &[]), 42).unwrap();
+        tree.empty("g");
+        take_back(&joined).unwrap();
+        assert!(tree.0.join("g").is_dir());
     }
 }

@@ -48,7 +48,9 @@ pub enum Monitoring {
 pub struct SavedRdt {
     /// The directory of its class.
     pub group: PathBuf,
-    /// Whether the directory belongs to this container alone, and goes with it.
+    /// Whether it was not there before this container.
+    pub made: bool,
+    /// Whether it belongs to this container alone, and goes with it.
     pub own: bool,
     /// Its monitoring group.
     pub monitor: Option<PathBuf>,
