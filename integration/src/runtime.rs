@@ -280,7 +280,12 @@ pub fn under_test() -> PathBuf {
 
 /// The built `probe`, the program that reports from inside a container.
 pub fn probe_path() -> PathBuf {
+    built("probe")
+}
+
+/// A program of ours, in the newer of the two profiles.
+pub fn built(name: &str) -> PathBuf {
     let target = target_dir();
-    newest(["release", "debug"].map(|profile| target.join(profile).join("probe")))
-        .unwrap_or_else(|| panic!("no probe in {}: run `cargo build -p integration` first", target.display()))
+    newest(["release", "debug"].map(|profile| target.join(profile).join(name)))
+        .unwrap_or_else(|| panic!("no {name} in {}: run `cargo build --workspace` first", target.display()))
 }

@@ -185,6 +185,7 @@ pub async fn delete_container(shim: Rc<Shim>, id: String) -> Result<Deleted> {
     }
     for exec in container.execs() {
         exec.close_streams(&shim.children).await;
+        let _ = std::fs::remove_file(container.bundle.join(exec_pid_file(&exec.id)));
     }
     if let Some(rootfs) = &container.rootfs {
         unmount_recursive(rootfs)?;

@@ -3,3 +3,6 @@
 #![allow(clippy::disallowed_methods)]
 
 mod client;
+mod failures;
+mod held;
+mod tasks;
