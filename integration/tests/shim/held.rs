@@ -127,8 +127,7 @@ pub(crate) fn options(rt: &Runtime, faults: &str) -> Any {
     let binary = if faults.is_empty() {
         under_test()
     } else {
-        fs::create_dir_all(rt.root()).unwrap();
-        fs::write(rt.root().join("faults"), faults).unwrap();
+        fs::write(plan_of_faults(rt), faults).unwrap();
         built("faulty-runtime")
     };
     let options = runc::Options {
@@ -137,6 +136,11 @@ pub(crate) fn options(rt: &Runtime, faults: &str) -> Any {
         ..Default::default()
     };
     pack(&options).unwrap()
+}
+
+/// Where `faulty-runtime` looks for its plan.
+pub(crate) fn plan_of_faults(rt: &Runtime) -> PathBuf {
+    rt.root().parent().unwrap().join("faults")
 }
 
 /// `SHIM_BIN`, or the newest that was built.
