@@ -8,18 +8,26 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{SpliceFFlags, splice};
+use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{read, write};
 use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::sink::Sink;
 use super::target::Stream;
 
 /// As much as a pipe can have: one call empties it.
 const SPLICE: usize = 1 << 20;
+/// Less than this is a line or two.
+const LITTLE: usize = 4096;
+/// A pipe holds this much at first (pipe(7)).
+const USUAL_PIPE: usize = 64 << 10;
+/// A pipe of a busy stream.
+const WIDE_PIPE: i32 = 256 << 10;
+/// So many full pipes one after the other make a stream busy.
+const BUSY: u32 = 16;
 /// What passes through memory at once.
 const CHUNK: usize = 16 << 10;
 /// A stream that always has more lets the others have their turn after so many chunks.
@@ -66,21 +74,42 @@ pub(super) async fn input(from: AsyncFd<OwnedFd>, to: AsyncFd<OwnedFd>) {
 async fn pipe_to_pipe(from: &AsyncFd<OwnedFd>, to: &AsyncFd<OwnedFd>) -> io::Result<()> {
     let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
     let mut turn = Turn::default();
+    let mut full = 0;
     loop {
         let mut readable = from.readable().await?;
         match splice(from.get_ref(), None, to.get_ref(), None, SPLICE, flags) {
             Ok(0) => return Ok(()),
+            Ok(length) if length >= LITTLE => {
+                full = if length >= USUAL_PIPE { full + 1 } else { 0 };
+                if full == BUSY {
+                    widen(from.get_ref().as_fd());
+                    widen(to.get_ref().as_fd());
+                }
+                turn.chunk().await;
+                continue;
+            }
+            // Most likely that was all: looking costs less than another splice and looking.
             Ok(_) => turn.chunk().await,
-            Err(Errno::EINTR) => {}
-            // Events come once, when a side becomes ready: a side's readiness is forgotten either while it surely is not
-            // ready, or before the next try. Forgetting it of a side that is ready, and then waiting, would be for ever.
-            Err(Errno::EAGAIN) => match not_ready(from.get_ref().as_fd(), to.get_ref().as_fd())? {
-                Some(Side::From) => readable.clear_ready(),
-                Some(Side::To) => to.writable().await?.clear_ready(),
-                None => {}
-            },
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
+        // Events come once, when a side becomes ready: a side's readiness is forgotten either while it surely is not
+        // ready, or before the next try. Forgetting it of a side that is ready, and then waiting, would be for ever.
+        match not_ready(from.get_ref().as_fd(), to.get_ref().as_fd())? {
+            Some(Side::From) => readable.clear_ready(),
+            Some(Side::To) => to.writable().await?.clear_ready(),
+            None => {}
+        }
+    }
+}
+
+/// Makes a pipe hold more, so that its sides take fewer turns: with busy processors that is a multiple of the throughput.
+/// Only for a stream that has shown that it needs this, since a user's pipes together are limited, and the kernel's memory
+/// too. It may refuse (pipe(7)): then all stays as it is.
+fn widen(pipe: BorrowedFd<'_>) {
+    let narrow = fcntl(pipe, FcntlArg::F_GETPIPE_SZ).is_ok_and(|size| size < WIDE_PIPE);
+    if narrow && let Err(error) = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(WIDE_PIPE)) {
+        debug!("a busy pipe stays as narrow as it is: {error}");
     }
 }
 
@@ -107,7 +136,13 @@ async fn pipe_to_sink(from: &AsyncFd<OwnedFd>, sink: &Sink, stream: Stream) -> i
         let mut ready = from.readable().await?;
         match writer.take(from.get_ref().as_fd(), sink.as_fd()) {
             Ok(0) => return Ok(()),
-            Ok(_) => writer.flush(sink).await?,
+            Ok(length) => {
+                // It was empty then; what came since comes as an event.
+                if length < CHUNK {
+                    ready.clear_ready();
+                }
+                writer.flush(sink).await?;
+            }
             Err(Errno::EAGAIN) => {
                 ready.clear_ready();
                 continue;

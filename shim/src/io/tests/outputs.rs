@@ -270,6 +270,29 @@ fn a_lot_passes_both_fifos_intact() {
 }
 
 #[test]
+fn only_a_busy_stream_gets_a_wider_pipe() {
+    run(async {
+        let client = Client::new();
+        let (mut io, mut child) = client.open().await;
+        let (out, err) = (End::reader(client.path("stdout")), End::reader(client.path("stderr")));
+        io.start().unwrap();
+        let (busy, calm) = (stdout(&mut child), stderr(&mut child));
+        let size = |end: &End| nix::fcntl::fcntl(end.0.get_ref(), nix::fcntl::FcntlArg::F_GETPIPE_SZ).unwrap();
+        let usual = size(&busy);
+        for _ in 0..100 {
+            calm.write("a line\n").await;
+            assert_eq!(err.exactly(7).await, b"a line\n");
+            // Whole pipes, one at a time.
+            let whole = vec![b'x'; 64 << 10];
+            let ((), read) = tokio::join!(busy.write(&whole), out.exactly(whole.len()));
+            assert!(read == whole);
+        }
+        assert_eq!((size(&calm), size(&err)), (usual, usual));
+        assert!(size(&busy) > usual && size(&out) > usual);
+    });
+}
+
+#[test]
 fn a_busy_stream_takes_turns() {
     run(async {
         let mut turn = Turn::default();
