@@ -108,6 +108,19 @@ impl Streams {
     }
 }
 
+impl Streams {
+    /// Waits until the stream is nobody's any more: its process was deleted.
+    async fn gone(&self, id: &str) {
+        loop {
+            let changed = self.more.notified();
+            if !self.named.borrow().contains_key(id) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
 /// The streams of one process; dropped, they are nobody's.
 #[derive(Debug)]
 pub struct Named {
@@ -122,6 +135,7 @@ impl Drop for Named {
                 let _ = std::fs::remove_file(fifo);
             }
         }
+        self.streams.more.notify_waiters();
     }
 }
 
@@ -154,13 +168,18 @@ async fn serve(shim: Rc<Shim>, mut stream: ServerStream<Any, Any>) -> Result<()>
         _ = stream.recv() => return Ok(()),
     };
     match direction {
-        Direction::ToClient => send_output(stream, &fifo).await,
-        Direction::FromClient => receive_input(stream, &fifo).await,
+        // What the client has room for still goes out when the process is deleted: then its fifo comes to its end.
+        Direction::ToClient => send_output(stream, &fifo, shim.streams.gone(&id)).await,
+        Direction::FromClient => tokio::select! {
+            received = receive_input(stream, &fifo) => received,
+            () = shim.streams.gone(&id) => Ok(()),
+        },
     }
 }
 
-async fn send_output(mut stream: ServerStream<Any, Any>, path: &Path) -> Result<()> {
+async fn send_output(mut stream: ServerStream<Any, Any>, path: &Path, gone: impl Future<Output = ()>) -> Result<()> {
     let fifo = open(path, Interest::READABLE)?;
+    let mut gone = std::pin::pin!(gone);
     let mut window: i64 = 0;
     loop {
         tokio::select! {
@@ -171,6 +190,8 @@ async fn send_output(mut stream: ServerStream<Any, Any>, path: &Path) -> Result<
                 }
                 None => return Ok(()),
             },
+            // Nobody asks for the rest.
+            () = &mut gone, if window == 0 => return Ok(()),
             ready = fifo.readable(), if window > 0 => {
                 let mut ready = ready.context(|| format!("watch {}", path.display()))?;
                 let mut chunk = vec![0; CHUNK.min(usize::try_from(window).unwrap_or(CHUNK))];

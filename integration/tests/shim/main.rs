@@ -5,4 +5,5 @@
 mod client;
 mod failures;
 mod held;
+mod sandbox;
 mod tasks;
