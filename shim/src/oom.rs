@@ -55,8 +55,10 @@ impl OomWatch {
         }))
     }
 
-    /// Waits for an OOM kill; several at once may be one. None when nothing in the cgroup can be killed any more, for ever.
-    /// Cancel safe.
+    /// Waits for an OOM kill; several at once may be one. None, for ever, when nothing in the cgroup can be killed any more:
+    /// it is removed (version 1), or nobody is left in it (version 2). Cancel safe.
+    ///
+    /// A version 2 cgroup that is removed within 10 ms of its last change wakes nobody, so do not wait for None alone.
     pub async fn next(&mut self) -> Option<()> {
         loop {
             // What happened is looked at only after the wake-up was taken: what comes in between wakes us again.

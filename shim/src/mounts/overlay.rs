@@ -60,21 +60,26 @@ pub(super) fn mount_by(
     let what = || sentence(mount, target);
     let directories = Directories::open(layers::parse(&options.data), maps)?;
     let mut last = Refusal::from(Errno::EINVAL);
+    let mut attached = None;
     for way in ways {
-        // Only mapped directories are detached mounts.
-        let attached = match (way, maps) {
+        // Only mapped directories are detached mounts. Once unmounted they could not be mounted again, so they stay.
+        match (way, maps) {
             (Way::Attached, None) => continue,
-            (Way::Attached | Way::Numbers, Some(_)) => Some(directories.attach_lower(target).context(what)?),
-            _ => None,
-        };
+            (Way::Attached | Way::Numbers, Some(_)) if attached.is_none() => {
+                attached = Some(directories.attach_lower(target).context(what)?);
+            }
+            _ => {}
+        }
         let made = match way {
             Way::Detached | Way::Attached => directories.configure(mount, options),
             Way::Numbers => directories.mount_by_numbers(mount, options, target).map_err(Refusal::from),
         };
-        // The overlay keeps its layers; what was mounted on the target for them must go before the overlay comes there.
-        drop(attached);
         match made {
-            Ok(overlay) => return sys::attach(&overlay, &target.fd).context(what),
+            Ok(overlay) => {
+                // The overlay keeps its layers; what was mounted on the target for them goes before the overlay comes there.
+                drop(attached);
+                return sys::attach(&overlay, &target.fd).context(what);
+            }
             Err(refusal) if refusal.errno == Errno::EINVAL => last = refusal,
             Err(refusal) => return Err(refusal.into_error(mount, target)),
         }

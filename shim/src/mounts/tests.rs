@@ -204,11 +204,11 @@ fn layers_may_have_any_name() {
             .collect();
         let last = mount.options.last_mut().unwrap();
         last.push_str(&format!(":{}", escaped.join(":")));
-        for ways in [[Way::Detached], [Way::Numbers]] {
-            let rootfs = directory(work.join(format!("rootfs-{ways:?}")), &[]);
+        for ways in [&[Way::Detached, Way::Numbers][..], &[Way::Numbers]] {
+            let rootfs = directory(work.join(format!("rootfs-{}", ways.len())), &[]);
             let target = Target::open(&rootfs, "").unwrap();
             let options = options::parse(&mount.options).unwrap();
-            let result = overlay::mount_by(&ways, &mount, &options, None, &target);
+            let result = overlay::mount_by(ways, &mount, &options, None, &target);
             result.unwrap_or_else(|error| panic!("{ways:?}: {error}"));
             for name in odd {
                 assert!(rootfs.join(name).is_file(), "{name}");
@@ -217,24 +217,46 @@ fn layers_may_have_any_name() {
     });
 }
 
+/// An empty file system of 8 MiB in the file `image`.
+fn make_ext4(image: &Path) -> Option<()> {
+    fs::File::create_new(image).unwrap().set_len(8 << 20).unwrap();
+    match Command::new("mkfs.ext4").arg("-q").arg(image).status() {
+        Ok(status) if status.success() => Some(()),
+        other => skip(&format!("mkfs.ext4: {other:?}")),
+    }
+}
+
+/// A directory on a file system whose owners can be mapped: tmpfs since Linux 6.3, else ext4.
+fn mappable(work: &Path) -> Option<PathBuf> {
+    let maps = user_namespace(&Maps { uid: "0 1 1\n".into(), gid: "0 1 1\n".into() }).unwrap();
+    let on_tmpfs = sys::clone_tree(work, Depth::One).and_then(|tree| sys::set_idmap(&tree, &maps));
+    if on_tmpfs.is_ok() {
+        return Some(work.to_owned());
+    }
+    let (image, place) = (work.join("mappable.image"), directory(work.join("mappable"), &[]));
+    make_ext4(&image)?;
+    match mount_rootfs(&[described("ext4", &image, &["loop"])], &place) {
+        Ok(()) => Some(place),
+        Err(error) => skip(&error.message),
+    }
+}
+
 #[test]
 fn lower_directories_can_have_mapped_owners() {
     in_own_mounts(|work| {
-        let (lower, mut mount) = many_layers(work, 40);
+        let Some(work) = mappable(work) else { return };
+        let (lower, mut mount) = many_layers(&work, 40);
         chown(lower[0].join("who"), Some(1), Some(2)).unwrap();
         mount.options.extend(["uidmap=0:100000:65536".to_owned(), "gidmap=0:200000:65536".to_owned()]);
         let options = options::parse(&mount.options).unwrap();
         let maps = user_namespace(options.maps.as_ref().unwrap()).unwrap();
-        for ways in [&[Way::Detached, Way::Attached][..], &[Way::Attached], &[Way::Numbers]] {
+        for ways in [&[Way::Detached, Way::Attached, Way::Numbers][..], &[Way::Attached, Way::Numbers], &[Way::Numbers]]
+        {
             let rootfs = directory(work.join(format!("rootfs-{}", ways.len())), &[]);
             let target = Target::open(&rootfs, "").unwrap();
-            match overlay::mount_by(ways, &mount, &options, Some(&maps), &target) {
-                Err(error) if error.message.contains("does not support") => {
-                    let _: Option<()> = skip(&error.message);
-                    return;
-                }
-                result => result.unwrap_or_else(|error| panic!("{ways:?}: {error}")),
-            }
+            let result = overlay::mount_by(ways, &mount, &options, Some(&maps), &target);
+            // Overlays take mapped directories since Linux 5.19.
+            result.unwrap_or_else(|error| panic!("{ways:?}: {error}"));
             let owner = |name: &str| fs::metadata(rootfs.join(name)).map(|it| (it.uid(), it.gid())).unwrap();
             assert_eq!(owner("who"), (100_001, 200_002), "{ways:?}");
             assert_eq!(owner("file-039"), (100_000, 200_000), "{ways:?}");
@@ -250,27 +272,40 @@ fn lower_directories_can_have_mapped_owners() {
 #[test]
 fn any_mount_can_have_mapped_owners() {
     in_own_mounts(|work| {
-        let source = directory(work.join("source"), &["file"]);
+        let Some(place) = mappable(work) else { return };
+        let source = directory(place.join("source"), &["file"]);
         let rootfs = directory(work.join("rootfs"), &[]);
         let maps = ["uidmap=0:100000:10,10:5:1", "gidmap=0:200000:10"];
         let bind = described("bind", &source, &[&["rbind", "ro"][..], &maps].concat());
-        match mount_rootfs(&[bind], &rootfs) {
-            Err(error) if error.message.contains("does not support") => {
+        mount_rootfs(&[bind], &rootfs).unwrap();
+        let owner = fs::metadata(rootfs.join("file")).map(|it| (it.uid(), it.gid())).unwrap();
+        assert_eq!(owner, (100_000, 200_000));
+        assert!(is_read_only(&rootfs));
+        unmount_recursive(&rootfs).unwrap();
+
+        // Not detached at first, so it is exchanged for one that is.
+        let image = work.join("image");
+        if make_ext4(&image).is_none() {
+            return;
+        }
+        match mount_rootfs(&[described("ext4", &image, &[&["loop", "ro"][..], &maps].concat())], &rootfs) {
+            Err(error) if lacks_loop_devices(&error) => {
                 let _: Option<()> = skip(&error.message);
                 return;
             }
             result => result.unwrap(),
         }
-        let owner = fs::metadata(rootfs.join("file")).map(|it| (it.uid(), it.gid())).unwrap();
+        let owner = fs::metadata(rootfs.join("lost+found")).map(|it| (it.uid(), it.gid())).unwrap();
         assert_eq!(owner, (100_000, 200_000));
-        unmount_recursive(&rootfs).unwrap();
-
-        // Not detached at first, so it is exchanged for one that is.
-        mount_rootfs(&[described("tmpfs", "tmpfs", &[&["mode=755"][..], &maps].concat())], &rootfs).unwrap();
-        let owner = fs::metadata(&rootfs).map(|it| (it.uid(), it.gid())).unwrap();
-        assert_eq!(owner, (100_000, 200_000));
+        assert!(is_read_only(&rootfs));
         assert_eq!(points(&rootfs), std::slice::from_ref(&rootfs));
+        unmount_recursive(&rootfs).unwrap();
+        assert!(is_let_go(&image));
     });
+}
+
+fn lacks_loop_devices(error: &Error) -> bool {
+    error.message.contains("loop device") || error.message.contains("no file system")
 }
 
 /// The image file a loop device has, in `/sys`.
@@ -295,18 +330,13 @@ fn is_let_go(image: &Path) -> bool {
 fn an_image_file_is_mounted_from_a_loop_device_that_lets_it_go() {
     in_own_mounts(|work| {
         let image = work.join("image");
-        fs::File::create_new(&image).unwrap().set_len(8 << 20).unwrap();
-        match Command::new("mkfs.ext4").arg("-q").arg(&image).status() {
-            Ok(status) if status.success() => {}
-            other => {
-                let _: Option<()> = skip(&format!("mkfs.ext4: {other:?}"));
-                return;
-            }
+        if make_ext4(&image).is_none() {
+            return;
         }
         let rootfs = directory(work.join("rootfs"), &[]);
         for (options, read_only) in [(&["loop"][..], false), (&["loop", "ro"], true)] {
             match mount_rootfs(&[described("ext4", &image, options)], &rootfs) {
-                Err(error) if error.message.contains("loop device") || error.message.contains("no file system") => {
+                Err(error) if lacks_loop_devices(&error) => {
                     let _: Option<()> = skip(&error.message);
                     return;
                 }
