@@ -7,7 +7,7 @@ use tare::plan::seccomp::lower;
 use crate::bpf::{Call, run};
 use crate::libseccomp::{ARCHS, Library, skipped};
 use crate::random::{self, Actions, Random};
-use crate::{DEFAULT, profile, with_rules};
+use crate::{DEFAULT, docker, profile, with_rules};
 
 /// Compares all decisions; returns how many there were and for how many libseccomp's program contradicts its rules.
 fn compare(library: &mut Library, profile: &LinuxSeccomp, calls: &[Call], what: &str) -> (usize, usize) {
@@ -82,7 +82,21 @@ fn each_name_has_its_number_everywhere() {
 #[test]
 fn the_default_profile() {
     let Some(mut library) = Library::open("default") else { return };
-    let value: Value = serde_json::from_str(DEFAULT).unwrap();
+    everywhere(&mut library, DEFAULT, "the default profile");
+}
+
+#[test]
+fn docker_s_own_profile() {
+    let Some(mut library) = Library::open("docker") else { return };
+    match docker::profile() {
+        Ok(profile) => everywhere(&mut library, &profile, "Docker's default profile"),
+        Err(why) => skipped(&format!("docker_s_own_profile: {why}")),
+    }
+}
+
+/// Compares a profile's decisions for lists of architectures that it may have.
+fn everywhere(library: &mut Library, text: &str, what: &str) {
+    let value: Value = serde_json::from_str(text).unwrap();
     let mut random = Random(1);
     let all: Vec<String> = ARCHS.iter().map(|(arch, _)| arch.to_string()).collect();
     // As it is, and with other lists of architectures.
@@ -91,8 +105,8 @@ fn the_default_profile() {
         value["architectures"] = archs;
         let profile = profile(value);
         let mut calls = sweep(1100);
-        calls.extend(random::calls(&mut random, &mut library, &profile, 20));
-        assert_eq!(compare(&mut library, &profile, &calls, "the default profile").1, 0);
+        calls.extend(random::calls(&mut random, library, &profile, 20));
+        assert_eq!(compare(library, &profile, &calls, what).1, 0);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The seccomp compiler against libseccomp, and its programs in the kernel.
 
 mod bpf;
+mod docker;
 mod equality;
 mod errors;
 mod kernel;
@@ -11,7 +12,7 @@ mod tree;
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
 
-/// A profile like Docker's default one: what an unprivileged container may call, three rules with conditions.
+/// A profile of the shape of Docker's default one, for where there is no Docker: what an unprivileged container may call, three rules with conditions.
 const DEFAULT: &str = include_str!("default.json");
 
 /// The linux.seccomp of a JSON value.
