@@ -27,7 +27,8 @@ use crate::{lsm, selfexe, terminal};
 pub fn run(global: &Global, args: &ExecArgs, own: &selfexe::Mount) -> Result<i32> {
     let root = global.root();
     let state = state::load(&root, args.id())?;
-    check_status(&state, state.status(&root)?, args)?;
+    let (status, init) = state.look(&root)?;
+    check_status(&state, status, args)?;
     let kept = root.join(&state.id);
     let config = bundle::parse_spec(&bundle::read_limited(&kept.join("config.json"))?)?;
     let namespaces = namespaces::lower(&config)?;
@@ -48,30 +49,30 @@ pub fn run(global: &Global, args: &ExecArgs, own: &selfexe::Mount) -> Result<i32
         None => None,
     };
     let gone = || Error::new(Kind::State, format!("cannot exec in container {:?}: it has stopped", state.id));
-    let init = state.init.ok_or_else(gone)?;
-    let pidfd = init.open()?.ok_or_else(gone)?;
+    let (pidfd, pid) = init.zip(state.init.map(|init| init.pid)).ok_or_else(gone)?;
     let cgroup = Cgroup::open(&state.cgroup)?;
-    let entry = cgroup.for_exec(&args.cgroup, init.pid)?;
+    let entry = cgroup.for_exec(&args.cgroup, pid)?;
     let console_socket = args.console_socket.as_deref().map(terminal::connect_console).transpose()?;
     let given = Given {
         process: &plan,
         seccomp: seccomp.as_ref(),
         init: pidfd,
-        namespaces: flags(&namespaces, init.pid)?,
+        namespaces: flags(&namespaces, pid)?,
         cgroups: entry.join,
+        announced: args.pidfd_socket.is_some() || args.pid_file.is_some() || state.rdt.is_some(),
     };
     if let Some(cpus) = &plan.exec_affinity.initial {
         run_on("process.execCPUAffinity.initial", cpus)?;
     }
     // From before there is a process that they could concern.
     let signals = if args.detach { None } else { Some(Signals::hold()?) };
+    let announced = given.announced;
     let mut spawned = spawn(0, entry.clone.as_ref().map(AsFd::as_fd), |link| {
         own.close();
         join::run(given, link)
     })?;
-    let desk =
-        Desk { process: &plan, state: &state, cgroup: &cgroup, seccomp: seccomp.as_ref(), console_socket, own, args };
-    match limits::set_oom_score(spawned.pid(), &plan).and_then(|()| serve(&mut spawned, &desk)) {
+    let desk = Desk { state: &state, cgroup: &cgroup, seccomp: seccomp.as_ref(), console_socket, announced, own, args };
+    match serve(&mut spawned, &desk) {
         Err(error) => {
             spawned.kill();
             Err(error)
@@ -209,11 +210,12 @@ fn flags(namespaces: &Namespaces, pid: i32) -> Result<i32> {
 
 /// What the parent works with while it serves.
 struct Desk<'a> {
-    process: &'a ProcessPlan,
     state: &'a State,
     cgroup: &'a Cgroup,
     seccomp: Option<&'a Seccomp>,
     console_socket: Option<OwnedFd>,
+    /// Whether the process waits until it has been told of.
+    announced: bool,
     own: &'a selfexe::Mount,
     args: &'a ExecArgs,
 }
@@ -228,9 +230,8 @@ fn serve(spawned: &mut Spawned, desk: &Desk<'_>) -> Result<Option<OwnedFd>> {
         };
         match request {
             Request::InitStarted { pid } => {
-                // It was cloned before or after its parent got the score, and waits for this answer.
-                limits::set_oom_score(pid, desk.process)?;
-                spawned.replace(pid, one(fds, &request)?)?;
+                let intermediate = spawned.replace(pid, one(fds, &request)?);
+                spawned.see_off(&intermediate)?;
                 continue;
             }
             Request::Console => {
@@ -254,8 +255,10 @@ fn serve(spawned: &mut Spawned, desk: &Desk<'_>) -> Result<Option<OwnedFd>> {
                     // A process is born into the class of who makes it: that is ours.
                     rdt::join(class, spawned.pid())?;
                 }
-                announce(spawned, desk.args)?;
-                spawned.reply(&Reply::Done, &[])?;
+                if desk.announced {
+                    announce(spawned, desk.args)?;
+                    spawned.reply(&Reply::Done, &[])?;
+                }
                 desk.own.close();
                 spawned.until_executed()?;
                 return Ok(console);

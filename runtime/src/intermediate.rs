@@ -21,7 +21,7 @@ use crate::init::namespaces::{Joined, become_root, join};
 use crate::link::Link;
 use crate::message::Request;
 use crate::plan::namespaces::{CLONE_NEWTIME, Namespaces};
-use crate::sys::process::{Forked, clone, exit_now, unshare};
+use crate::sys::process::{Child, Forked, clone, exit_now, unshare};
 
 /// Runs all of the stage. Returns only as init; the intermediate itself ends here.
 pub fn run(plan: &Namespaces, joined: &[Joined], link: &Link) -> Result<()> {
@@ -44,13 +44,15 @@ pub fn run(plan: &Namespaces, joined: &[Joined], link: &Link) -> Result<()> {
     }
     link.step("clone init");
     let new_pid = if plan.pid.is_new() { libc::CLONE_NEWPID } else { 0 };
-    hand_over(u64::from((new_pid | libc::CLONE_PARENT) as u32), link)
+    // The parent answers when it knows which process to end if it fails.
+    let introduce = |init: &Child| link.ask(&Request::InitStarted { pid: init.pid }, &[&init.pidfd]).map(drop);
+    hand_over(u64::from((new_pid | libc::CLONE_PARENT) as u32), introduce)
 }
 
-/// Clones the process that goes on, tells the parent of it, and ends this one. Returns only in the new process.
-pub fn hand_over(flags: u64, link: &Link) -> Result<()> {
-    // Both have the same end of the channel: the new process must not ask before this one has its answer. It goes on when
-    // this one has ended, which closes the pipe.
+/// Clones the process that goes on, introduces it to the parent, and ends this one. Returns only in the new process.
+pub fn hand_over(flags: u64, introduce: impl FnOnce(&Child) -> Result<()>) -> Result<()> {
+    // Both have the same end of the channel: the new process must neither speak before it has been introduced, nor ask before
+    // this one has its answer. It goes on when this one closes the pipe, or has ended.
     let (turn, held) = pipe2(OFlag::O_CLOEXEC).on("make", "a pipe to init")?;
     match clone(flags, None).on("clone", "init")? {
         Forked::Child => {
@@ -58,7 +60,7 @@ pub fn hand_over(flags: u64, link: &Link) -> Result<()> {
             File::from(turn).read(&mut [0]).map(drop).on("wait for", "the intermediate process")
         }
         Forked::Parent(init) => {
-            link.ask(&Request::InitStarted { pid: init.pid }, &[&init.pidfd])?;
+            introduce(&init)?;
             exit_now(0)
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! It differs from init in that everything is there already: it joins the cgroups first, so that nothing it does inside is
 //! outside of their limits, then all namespaces in one call by init's pidfd, and hands over to a child of its own where a
-//! pid or time namespace was among them.
+//! pid or time namespace was among them. It waits for the parent only where that has something to do first: each time it does
+//! costs as much as joining all the namespaces.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -19,10 +20,11 @@ use crate::init::namespaces::become_root;
 use crate::intermediate::hand_over;
 use crate::link::Link;
 use crate::message::Request;
+use crate::parent::limits;
 use crate::plan::namespaces::CLONE_NEWTIME;
 use crate::plan::process::ProcessPlan;
 use crate::plan::seccomp::Seccomp;
-use crate::sys::process::setns;
+use crate::sys::process::{Child, setns};
 
 /// What the child was given at its clone.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct Given<'a> {
     pub namespaces: i32,
     /// cgroup v1: the files to write `0` into.
     pub cgroups: Vec<OwnedFd>,
+    /// Whether the parent answers when it has told of the process, which must be before its program runs.
+    pub announced: bool,
 }
 
 /// The whole stage. It comes back only with the reason why it failed.
@@ -48,7 +52,9 @@ pub fn run(given: Given<'_>, link: &Link) -> Error {
 }
 
 fn stages(given: Given<'_>, link: &Link) -> Result<Infallible> {
-    let Given { process, seccomp, init, namespaces, cgroups } = given;
+    let Given { process, seccomp, init, namespaces, cgroups, announced } = given;
+    // Here it still has the privileges of the caller, and whatever it clones gets it too.
+    limits::set_oom_score("self", process)?;
     link.step("join the cgroups");
     for fd in cgroups {
         File::from(fd).write_all(b"0").on("join", "the cgroups of the container")?;
@@ -60,7 +66,8 @@ fn stages(given: Given<'_>, link: &Link) -> Result<Infallible> {
     drop(init);
     if namespaces & (libc::CLONE_NEWPID | CLONE_NEWTIME) != 0 {
         // Both are entered by children only.
-        hand_over(libc::CLONE_PARENT as u32 as u64, link)?;
+        let introduce = |it: &Child| link.tell(&Request::InitStarted { pid: it.pid }, &[&it.pidfd]);
+        hand_over(libc::CLONE_PARENT as u32 as u64, introduce)?;
     }
     if namespaces & libc::CLONE_NEWUSER != 0 {
         become_root()?;
@@ -73,7 +80,11 @@ fn stages(given: Given<'_>, link: &Link) -> Result<Infallible> {
     let prepared = exec::prepare(process, console)?;
     let ready = credentials::apply(prepared, Role::Joined, seccomp, link)?;
     link.step("get ready");
-    link.ask_done(&Request::Ready)?;
+    if announced {
+        link.ask_done(&Request::Ready)?;
+    } else {
+        link.tell(&Request::Ready, &[])?;
+    }
     exec::execute(ready)
 }
 

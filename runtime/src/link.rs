@@ -47,6 +47,11 @@ impl Link {
         }
     }
 
+    /// Tells the parent something that it has nothing to answer to.
+    pub fn tell(&self, request: &Request, fds: &[&OwnedFd]) -> Result<()> {
+        self.channel.send(request, fds)
+    }
+
     /// Asks for something that has nothing to say but that it was done.
     pub fn ask_done(&self, request: &Request) -> Result<()> {
         self.channel.send(request, &[])?;

@@ -18,6 +18,9 @@
 //! ```
 //!
 //! Steps that a container does not need are left out; what comes out of this order is refused by the parent.
+//!
+//! The process of an exec goes through the same order. Its InitStarted has no answer, and its Ready has one only if somebody is
+//! to be told of the process before its program runs: what it was cloned with says so.
 
 use serde::{Deserialize, Serialize};
 

@@ -16,7 +16,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -394,8 +394,10 @@ impl Init {
 /// Start time and state letter of a process; `None` if there is none.
 fn stat(pid: i32) -> Result<Option<(u64, u8)>> {
     let path = format!("/proc/{pid}/stat");
-    let text = match fs::read(&path) {
-        Ok(text) => text,
+    // All its fields are numbers but the command, which is at most 64 bytes long.
+    let mut buffer = [0; 2048];
+    let text = match File::open(&path).and_then(|mut file| file.read(&mut buffer)) {
+        Ok(length) => &buffer[..length],
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
         Err(error) => return Err(error).on("read", path),
     };
@@ -434,17 +436,23 @@ impl State {
 
     /// What the container is doing now, as far as its process and its fifo tell; whether it is paused is asked of its cgroup.
     pub fn status(&self, root: &Path) -> Result<Status> {
-        let Some(init) = &self.init else { return Ok(self.stillborn(root)) };
-        if init.open()?.is_none() {
-            return Ok(Status::Stopped);
-        }
-        if !self.complete {
-            return Ok(Status::Creating);
-        }
-        if crate::cgroup::Cgroup::open(&self.cgroup)?.is_frozen()? {
-            return Ok(Status::Paused);
-        }
-        Ok(if waits_for_start(&root.join(&self.id)) { Status::Created } else { Status::Running })
+        self.look(root).map(|(status, _)| status)
+    }
+
+    /// The same, with a pidfd of its process unless that has ended.
+    pub fn look(&self, root: &Path) -> Result<(Status, Option<OwnedFd>)> {
+        let Some(init) = &self.init else { return Ok((self.stillborn(root), None)) };
+        let Some(pidfd) = init.open()? else { return Ok((Status::Stopped, None)) };
+        let status = if !self.complete {
+            Status::Creating
+        } else if crate::cgroup::Cgroup::open(&self.cgroup)?.is_frozen()? {
+            Status::Paused
+        } else if waits_for_start(&root.join(&self.id)) {
+            Status::Created
+        } else {
+            Status::Running
+        };
+        Ok((status, Some(pidfd)))
     }
 
     /// Without a process: being created if somebody holds the lock, else cut short.

@@ -3,6 +3,7 @@
 //! Both are inherited by a clone. The hard limits are raised in this process, before there is a child and anything to undo;
 //! init then lowers its own to what is asked for, at its last moment, since what it still has to open would count.
 
+use std::fmt::Display;
 use std::fs;
 use std::io;
 
@@ -32,11 +33,11 @@ pub fn raise(plan: &ProcessPlan) -> Result<()> {
     Ok(())
 }
 
-/// Sets the OOM score of `pid`, a child that was cloned just now: it has our ids still, and passes the score on to its own
-/// children.
-pub fn set_oom_score(pid: i32, plan: &ProcessPlan) -> Result<()> {
+/// Sets the OOM score of a process: a child that was cloned just now and has our ids still, or, of such a child, `self`. It
+/// passes the score on to its own children.
+pub fn set_oom_score(process: impl Display, plan: &ProcessPlan) -> Result<()> {
     let Some(score) = plan.oom_score_adj else { return Ok(()) };
-    match fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
+    match fs::write(format!("/proc/{process}/oom_score_adj"), score.to_string()) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(Error::sys(format!("set process.oomScoreAdj to {score}"), Errno::EACCES)
                 .hint("a score below the caller's needs CAP_SYS_RESOURCE"))

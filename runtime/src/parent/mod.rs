@@ -132,10 +132,13 @@ impl Spawned {
         self.channel.send(reply, fds)
     }
 
-    /// Takes note of the process that the intermediate made, and sees the intermediate off.
-    pub fn replace(&mut self, pid: i32, pidfd: OwnedFd) -> Result<()> {
-        let intermediate = std::mem::replace(&mut self.child, Child { pid, pidfd });
-        self.reply(&Reply::Done, &[])?;
+    /// Takes note of the process that the intermediate made, and returns the intermediate.
+    pub fn replace(&mut self, pid: i32, pidfd: OwnedFd) -> Child {
+        std::mem::replace(&mut self.child, Child { pid, pidfd })
+    }
+
+    /// Sees the intermediate off, which ends by itself once it has introduced the process that it made.
+    pub fn see_off(&self, intermediate: &Child) -> Result<()> {
         match wait(&intermediate.pidfd).on("wait for", "the intermediate process")? {
             Exit::Code(0) => Ok(()),
             exit => Err(died("the intermediate process", exit, &self.line.get(), None)),

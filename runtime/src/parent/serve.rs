@@ -70,7 +70,9 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Serv
             }
             Request::TimeOffsets => idmap::write_time_offsets(spawned.pid(), &namespaces.time_offsets)?,
             Request::InitStarted { pid } => {
-                spawned.replace(pid, one(fds, &request)?)?;
+                let intermediate = spawned.replace(pid, one(fds, &request)?);
+                spawned.reply(&Reply::Done, &[])?;
+                spawned.see_off(&intermediate)?;
                 note(pid, desk)?;
                 is_busy = true;
                 continue;
