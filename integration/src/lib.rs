@@ -56,6 +56,7 @@ pub mod shim_client;
 mod skip;
 pub mod sys;
 pub mod wait;
+pub mod world;
 
 pub use bundle::{Bundle, build_rootfs, default_config};
 pub use console::Console;

@@ -1,6 +1,7 @@
 //! buildah as root: containers that are worked on step by step, and a build file.
 
-use super::{Row, User, World, need, report, row, run_rows};
+use integration::need;
+use integration::world::{Row, User, World, report, row, run_rows};
 
 const PROLOGUE: &str = r#"
 b() {

@@ -1,9 +1,7 @@
 //! containerd, with its own shim between it and the runtime, driven by ctr.
 
-use integration::report_skip;
-
-use super::server::Server;
-use super::{Row, User, World, need, report, row, run_rows};
+use integration::world::{Row, Server, User, World, report, row, run_rows};
+use integration::{need, report_skip};
 
 const PROLOGUE: &str = r#"
 C="ctr --address /run/world/containerd.sock"

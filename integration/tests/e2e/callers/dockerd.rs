@@ -1,7 +1,7 @@
 //! dockerd, with the containerd and the shim it starts itself, driven by docker's command line.
 
-use super::server::Server;
-use super::{Row, User, World, need, report, row, run_rows};
+use integration::need;
+use integration::world::{Row, Server, User, World, report, row, run_rows};
 
 /// `$R` chooses the runtime where it is not the daemon's default.
 const PROLOGUE: &str = r#"

@@ -1,82 +1,8 @@
-//! The programs that call a runtime (podman, buildah, containerd, dockerd, and an ordinary user), each run for real.
-//!
-//! Every test makes a [`World`], starts its caller there, and goes through a table of [`Row`]s. A row is a shell script and
-//! what it must print; all rows are run, and what failed is reported together, with the end of the server's log.
+//! The programs that call a runtime (podman, buildah, containerd, dockerd, and an ordinary user), each run for real in a
+//! [`World`](integration::world::World) of its own.
 
 mod buildah;
 mod ctr;
 mod dockerd;
 mod podman;
 mod rootless;
-mod server;
-mod world;
-
-use world::{User, World};
-
-/// One feature of a caller.
-struct Row {
-    /// What is shown, in words.
-    feature: &'static str,
-    /// A script for `sh -eu`, run after the table's prologue in `/run/world`.
-    script: &'static str,
-    /// Its standard output, without the newlines at the end.
-    prints: &'static str,
-    /// Its exit status.
-    status: i32,
-}
-
-/// A row whose script succeeds.
-const fn row(feature: &'static str, script: &'static str, prints: &'static str) -> Row {
-    Row { feature, script, prints, status: 0 }
-}
-
-/// Runs every row and says for each one that went wrong what was done, what was expected and what came.
-fn run_rows(world: &World, user: User, prologue: &str, rows: &[Row]) -> Vec<String> {
-    // A developer's way to one row; everything is run without it.
-    let only = std::env::var("TARE_E2E_ROW").unwrap_or_default();
-    rows.iter()
-        .filter(|row| row.feature.contains(&only))
-        .filter_map(|row| check_row(world, user, prologue, row))
-        .collect()
-}
-
-fn check_row(world: &World, user: User, prologue: &str, row: &Row) -> Option<String> {
-    let started = std::time::Instant::now();
-    let outcome = world.sh(user, &format!("{prologue}\n{}", row.script));
-    println!("{:6.2} s  {}", started.elapsed().as_secs_f32(), row.feature);
-    if outcome.status == Some(row.status) && outcome.stdout.trim_end() == row.prints {
-        return None;
-    }
-    Some(format!(
-        "--- {}\n{}\nexpected status {}, printing:\n{}\ngot {}, printing:\n{}\nand on standard error:\n{}",
-        row.feature,
-        row.script,
-        row.status,
-        row.prints,
-        outcome.status.map_or_else(|| "a signal".to_owned(), |code| format!("status {code}")),
-        outcome.stdout.trim_end(),
-        outcome.stderr.trim_end(),
-    ))
-}
-
-/// Skips the test if one of these programs is not installed.
-macro_rules! need {
-    ($($program:literal),*) => {
-        for program in ["busybox", "setpriv", "pidwait", "script", "jq", $($program),*] {
-            if !super::world::has(program) {
-                integration::skip!("{program} is not installed");
-            }
-        }
-    };
-}
-use need;
-
-/// Fails the test if anything went wrong, with all of it.
-fn report(caller: &str, failures: &[String], log_tail: &str) {
-    assert!(
-        failures.is_empty(),
-        "{} of {caller}'s checks failed:\n{}\n{log_tail}",
-        failures.len(),
-        failures.join("\n"),
-    );
-}

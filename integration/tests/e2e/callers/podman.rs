@@ -1,8 +1,7 @@
 //! podman as root, with a storage, a configuration and a network of its own; conmon between it and the runtime.
 
-use integration::report_skip;
-
-use super::{Row, User, World, need, report, row, run_rows};
+use integration::world::{Row, User, World, report, row, run_rows};
+use integration::{need, report_skip};
 
 /// `p` is podman, `new` the flags of every new container. This host lets nobody raise a hard limit, hence the ulimits.
 const PROLOGUE: &str = r#"

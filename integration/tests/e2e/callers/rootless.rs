@@ -4,9 +4,8 @@
 
 use std::path::Path;
 
-use integration::report_skip;
-
-use super::{Row, User, World, need, report, row, run_rows};
+use integration::world::{Row, User, World, report, row, run_rows};
+use integration::{need, report_skip};
 
 const SETUP: &str = r#"
 useradd --uid 2001 --home-dir /run/world/home --create-home --shell /bin/sh ordinary

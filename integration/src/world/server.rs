@@ -4,10 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use super::world::{User, World};
+use super::{User, World};
 
 /// A running daemon.
-pub(super) struct Server {
+pub struct Server {
     name: String,
     child: Child,
     /// As the world counts.
@@ -20,7 +20,7 @@ impl Server {
     ///
     /// # Panics
     /// If the daemon ends before it says so.
-    pub(super) fn start(world: &World, arguments: &[&str], ready: &'static str) -> Server {
+    pub fn start(world: &World, arguments: &[&str], ready: &'static str) -> Server {
         let mut child = world
             .command("timeout")
             // No test takes so long: this ends a daemon that does not answer to its end.
@@ -51,14 +51,14 @@ impl Server {
     }
 
     /// The last lines of its log.
-    pub(super) fn log_tail(&self) -> String {
+    pub fn log_tail(&self) -> String {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let from = log.len().saturating_sub(40);
         format!("--- {}'s log ends so\n{}", self.name, log[from..].join("\n"))
     }
 
     /// Asks it to end, waits for that, and returns the end of its log.
-    pub(super) fn stop(mut self, world: &World) -> String {
+    pub fn stop(mut self, world: &World) -> String {
         world.sh(User::Root, &format!("kill {}", self.pid));
         let _ = self.child.wait();
         // What it started may still hold its output (that is looked for elsewhere), so the reader is not waited for.

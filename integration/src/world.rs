@@ -3,6 +3,15 @@
 //! The caller's bridges, packet filters, mounts, users and state are real, and go with the namespaces. The world lives as
 //! long as the pipe to its first process: when the test ends, however it ends, the kernel kills everything inside.
 //! Only cgroups are the machine's own; they all lie under one parent, which [`World::finish`] removes.
+//!
+//! A test goes through a table of [`Row`]s. A row is a shell script and what it must print; all rows are run, and what failed
+//! is reported together, with the end of the [`Server`]'s log.
+
+mod rows;
+mod server;
+
+pub use rows::{Row, report, row, run_rows};
+pub use server::Server;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -12,7 +21,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A running world.
-pub(super) struct World {
+pub struct World {
     holder: Child,
     /// Process 1 of the world, as the host counts.
     pid: String,
@@ -26,38 +35,41 @@ pub(super) struct World {
 
 /// Who runs a script.
 #[derive(Clone, Copy)]
-pub(super) enum User {
+pub enum User {
+    /// The world's administrator.
     Root,
     /// The user 2001, whom a test makes that needs one, with the home directory /run/world/home.
     Ordinary,
 }
 
 /// What a command did.
-pub(super) struct Outcome {
+pub struct Outcome {
     /// `None` when a signal ended it.
-    pub(super) status: Option<i32>,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
+    pub status: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
 }
 
 /// What a caller could have left behind.
-pub(super) struct Snapshot {
+pub struct Snapshot {
     mounts: Vec<String>,
 }
 
 impl World {
     /// Makes the world, with the runtime under test at `/run/world/bin/tare`.
-    pub(super) fn new() -> World {
+    pub fn new() -> World {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let cgroup = format!("tare-e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let criu = criu_prefix();
         let path = criu.as_ref().map_or_else(|| PATH.to_owned(), |prefix| format!("{}/bin:{PATH}", prefix.display()));
         let mut holder = Command::new("unshare")
             .args(["-m", "-n", "-p", "--fork", "--propagation", "private"])
-            .args(["--", "sh", "-c", include_str!("world.sh")])
+            .args(["--", "sh", "-c", include_str!("world/world.sh")])
             .env_clear()
             .env("PATH", PATH)
-            .env("TARE", integration::under_test())
+            .env("TARE", crate::under_test())
             .env("CRIU", criu.as_deref().unwrap_or(Path::new("")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -71,19 +83,31 @@ impl World {
         World { pid: pid.to_owned(), helper: helper.to_owned(), path, holder, cgroup }
     }
 
+    /// Puts a program where the world looks first, under the name it has.
+    pub fn add_program(&self, program: &Path) {
+        let name = program.file_name().expect("a program has a name");
+        let to = self.root().join("run/world/bin").join(name);
+        fs::copy(program, &to).unwrap_or_else(|e| panic!("copy {} to {}: {e}", program.display(), to.display()));
+    }
+
+    /// The world's root directory, seen from here.
+    pub fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.pid))
+    }
+
     /// Why checkpoints cannot be tested here, if they cannot.
-    pub(super) fn lacks_criu(&self) -> Option<String> {
+    pub fn lacks_criu(&self) -> Option<String> {
         let outcome = self.sh(User::Root, "criu check");
         (outcome.status != Some(0)).then(|| format!("criu does not work on this kernel: {}", outcome.stderr.trim_end()))
     }
 
     /// The cgroup parent to hand to callers, absolute.
-    pub(super) fn cgroup_parent(&self) -> String {
+    pub fn cgroup_parent(&self) -> String {
         format!("/{}", self.cgroup)
     }
 
     /// A program to be run inside, in `/run/world`, with a clean environment.
-    pub(super) fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
             .args(["-t", &self.pid, "-m", "-n", "-p"])
@@ -100,7 +124,7 @@ impl World {
 
     /// Runs a shell script inside. One that hangs is killed after three minutes, with all of its process group: no row that
     /// works takes so long, however loaded the machine is.
-    pub(super) fn sh(&self, user: User, script: &str) -> Outcome {
+    pub fn sh(&self, user: User, script: &str) -> Outcome {
         let mut command = self.command("timeout");
         command.args(["-s", "KILL", "180"]);
         if let User::Ordinary = user {
@@ -125,13 +149,13 @@ impl World {
     ///
     /// # Panics
     /// If it fails.
-    pub(super) fn prepare(&self, user: User, script: &str) {
+    pub fn prepare(&self, user: User, script: &str) {
         let outcome = self.sh(user, script);
         assert_eq!(outcome.status, Some(0), "{script}\n{}{}", outcome.stdout, outcome.stderr);
     }
 
     /// What is there now, to be compared by [`World::finish`].
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         let table = fs::read_to_string(format!("/proc/{}/mountinfo", self.pid)).expect("read the world's mount table");
         // Ids are of no interest: the place, the root and the kind of each mount are.
         let mut mounts: Vec<String> = table
@@ -148,7 +172,7 @@ impl World {
     ///
     /// Processes that are on their way out are waited for. `states` are where the runtime keeps its containers' state.
     /// `is_containers` knows the names of containers' cgroups; callers leave some that they make for themselves.
-    pub(super) fn finish(mut self, before: &Snapshot, states: &[&str], is_containers: fn(&str) -> bool) -> Vec<String> {
+    pub fn finish(mut self, before: &Snapshot, states: &[&str], is_containers: fn(&str) -> bool) -> Vec<String> {
         let mut left = Vec::new();
         left.extend(self.processes_left());
         let after = self.snapshot();
@@ -221,7 +245,7 @@ impl Drop for World {
 const PATH: &str = "/run/world/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Whether a program is installed where the world looks for it.
-pub(super) fn has(program: &str) -> bool {
+pub fn has(program: &str) -> bool {
     std::env::split_paths(PATH).any(|dir| dir.join(program).is_file())
 }
 
