@@ -6,9 +6,12 @@
 
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tracing::Level;
 
 use crate::bootstrap::Config;
@@ -18,12 +21,15 @@ use crate::events::{Daemon, Publisher, PublisherConfig};
 use crate::exits::Children;
 use crate::service::services;
 use crate::socket::Listening;
+use crate::sys::memory::give_back;
 use crate::sys::start::{replace_arguments, schedule_core};
 use crate::tasks::{self, Tasks};
 use crate::{log, server};
 
 /// How long the daemon has for the last events.
 const FLUSH: Duration = Duration::from_secs(2);
+/// How long after something was done memory is given back.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What `start` leaves to it.
 #[derive(Debug)]
@@ -98,9 +104,13 @@ fn core_scheduling(wanted: bool) -> Result<()> {
 
 fn serve(inheritance: Inheritance) -> Result<()> {
     let Inheritance { config, listening, .. } = inheritance;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    let runtime = runtime.context(|| "make the event loop".to_owned())?;
+    let awake = Arc::new(Notify::new());
+    let woken = awake.clone();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_io().enable_time().on_thread_unpark(move || woken.notify_one());
+    let runtime = builder.build().context(|| "make the event loop".to_owned())?;
     tokio::task::LocalSet::new().block_on(&runtime, async {
+        tokio::task::spawn_local(give_back_when_quiet(awake));
         let children = Rc::<Children>::default();
         let told = PublisherConfig { daemon: daemon(&config), namespace: config.namespace.clone() };
         let publisher = Publisher::new(told, children.clone());
@@ -119,6 +129,18 @@ fn serve(inheritance: Inheritance) -> Result<()> {
         };
         server::serve(listening.listener, services(tasks), over).await
     })
+}
+
+/// Gives free memory back a while after each time there was something to do: what a burst took would stay for as long as the
+/// shim lives, which is mostly idle. An idle shim is not woken for it.
+async fn give_back_when_quiet(awake: Arc<Notify>) {
+    loop {
+        awake.notified().await;
+        tokio::time::sleep(QUIET).await;
+        give_back();
+        // What woke us, this timer included, is done with: it came before. So nothing is left to give back.
+        let _ = awake.notified().now_or_never();
+    }
 }
 
 /// Lets ps show whose shim this is, in the words in which the Go shim shows it.
