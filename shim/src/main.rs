@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use tare_shim::sys::memory::Heap;
+
+#[global_allocator]
+static HEAP: Heap = Heap;
+
 fn main() -> ExitCode {
     tare_shim::main(std::env::args_os().skip(1))
 }

@@ -5,7 +5,7 @@
 
 pub mod holder;
 pub mod loopdev;
-pub(crate) mod memory;
+pub mod memory;
 pub mod mount;
 pub mod process;
 pub mod scm;
