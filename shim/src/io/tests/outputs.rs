@@ -174,7 +174,7 @@ fn a_new_reader_goes_on_where_the_old_one_stopped() {
         let reading = async {
             let mut read = End::reader(client.path("stdout")).exactly(5000).await;
             // Nobody reads now.
-            tokio::task::yield_now().await;
+            settle().await;
             read.extend(End::reader(client.path("stdout")).exactly(300_000).await);
             read.extend(End::reader(client.path("stdout")).all().await);
             read
