@@ -1,13 +1,11 @@
 //! The other end of `--console-socket`: receives the terminal a runtime sends.
 
-use std::io::{IoSliceMut, Read};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-
-use crate::{Runtime, wait};
+use crate::{Runtime, sys, wait};
 
 /// A listening console socket. Also serves `--pidfd-socket` and a seccomp `listenerPath`, which pass a descriptor alike.
 pub struct Console {
@@ -36,24 +34,10 @@ impl Console {
     }
 }
 
-#[allow(unsafe_code)]
 fn receive_fd(stream: UnixStream) -> (OwnedFd, Vec<u8>) {
     assert!(wait::readable(stream.as_fd(), wait::deadline()), "a connection without a message");
-    let mut bytes = vec![0u8; 65536];
-    let mut space = nix::cmsg_space!([i32; 4]);
-    let mut slices = [IoSliceMut::new(&mut bytes)];
-    let message =
-        recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).expect("recvmsg");
-    let length = message.bytes;
-    let mut received = Vec::new();
-    for control in message.cmsgs().expect("control messages") {
-        if let ControlMessageOwned::ScmRights(fds) = control {
-            // SAFETY: the kernel has just installed these descriptors for this message; nobody else owns them.
-            received.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-        }
-    }
+    let (mut received, bytes) = sys::receive_fds(&stream).expect("recvmsg");
     assert_eq!(received.len(), 1, "exactly one descriptor is passed");
-    bytes.truncate(length);
     (received.remove(0), bytes)
 }
 

@@ -3,6 +3,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -99,6 +102,24 @@ pub fn wait_with_usage(pid: i32) -> io::Result<Usage> {
     let milliseconds = |time: libc::timeval| time.tv_sec as f64 * 1000.0 + time.tv_usec as f64 / 1000.0;
     let processor = milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime);
     Ok(Usage { status, peak: usage.ru_maxrss, processor })
+}
+
+/// Receives one message of at most 64 KiB, with the descriptors that came with it, up to four.
+pub fn receive_fds(stream: &UnixStream) -> io::Result<(Vec<OwnedFd>, Vec<u8>)> {
+    let mut bytes = vec![0u8; 65536];
+    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut slices = [io::IoSliceMut::new(&mut bytes)];
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let length = message.bytes;
+    let mut received = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            // SAFETY: the kernel has just installed these descriptors for this message; nobody else owns them.
+            received.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    bytes.truncate(length);
+    Ok((received, bytes))
 }
 
 /// Sets the size of a terminal (TIOCSWINSZ); only processes with it as controlling terminal get SIGWINCH.
