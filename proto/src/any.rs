@@ -12,7 +12,7 @@
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message, Result};
 
-use crate::{cgroups_v1, cgroups_v2, cri, events, runc, runtimeoptions, streaming, transfer, types};
+use crate::{cgroups_v1, cgroups_v2, cri, events, linux_runc, runc, runtimeoptions, streaming, transfer, types};
 
 /// The type URL of an OCI `config.json`.
 pub const SPEC: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
@@ -41,6 +41,7 @@ packed! {
     "containerd.events": events::TaskCreate events::TaskStart events::TaskDelete events::TaskExit events::TaskOOM
         events::TaskExecAdded events::TaskExecStarted events::TaskPaused events::TaskResumed events::TaskCheckpointed
         events::SandboxCreate events::SandboxStart events::SandboxExit;
+    "containerd.linux.runc": linux_runc::CreateOptions linux_runc::CheckpointOptions;
     "containerd.runc.v1": runc::Options runc::CheckpointOptions runc::ProcessDetails;
     "containerd.services.streaming.v1": streaming::StreamInit;
     "containerd.types": types::RuntimeRequest types::RuntimeInfo types::Sandbox;

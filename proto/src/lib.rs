@@ -56,6 +56,8 @@ generated! {
     forward = "gen/forward.rs";
     /// The daemon's service for events.
     forward_ttrpc = "gen/forward_ttrpc.rs";
+    /// `containerd.linux.runc`: earlier options of runc, which containerd 1.x still sends.
+    linux_runc = "gen/linux_runc.rs";
     /// `containerd.runc.v1`: options of runc and its like.
     runc = "gen/runc.rs";
     /// `runtimeoptions.v1`: options of any other runtime.

@@ -228,9 +228,18 @@ async fn drain_and_close(shim: &Shim, container: &Container, process: &Process) 
 }
 
 /// The processes in a container; those that are execs, with their names.
+///
+/// Of one that has ended and was not deleted, its first process: since 1.7 containerd takes a shim without processes, when it
+/// starts again, for one whose container was never made, and ends it; the exit would be lost.
 pub async fn pids(shim: Rc<Shim>, id: String) -> Result<Vec<(u32, Option<String>)>> {
     let container = shim.container(&id)?;
-    let pids = container.runtime.ps(&id).await?;
+    let mut pids = match container.runtime.ps(&id).await {
+        Err(_) if container.init.phase() == Phase::Stopped => Vec::new(),
+        found => found?,
+    };
+    if pids.is_empty() {
+        pids.push(container.init.pid());
+    }
     let execs = container.execs();
     let name = |pid: u32| execs.iter().find(|it| it.pid() == pid).map(|it| it.id.clone());
     Ok(pids.into_iter().map(|pid| (pid, name(pid))).collect())

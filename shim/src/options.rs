@@ -1,6 +1,7 @@
-//! What a container's options say, in either of the two messages in which daemons send them.
+//! What a container's options say, in any of the messages in which daemons send them.
 //!
-//! `containerd.runc.v1.Options` names each setting. `runtimeoptions.v1.Options` is what containerd's CRI plugin sends to a
+//! `containerd.runc.v1.Options` names each setting, and so does the older `containerd.linux.runc.CreateOptions`, which ctr of
+//! containerd 1.x sends to runtimes with names of their own. `runtimeoptions.v1.Options` is what containerd's CRI plugin sends to a
 //! runtime that it does not know: TOML with the same settings, either the text itself or (all that containerd 1.6 can) the
 //! path of a file:
 //!
@@ -17,7 +18,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use tare_proto::any::unpack;
-use tare_proto::{Any, runc, runtimeoptions};
+use tare_proto::{Any, linux_runc, runc, runtimeoptions};
 
 use crate::error::{Context, Error, Result};
 use crate::runtime::Settings;
@@ -77,6 +78,9 @@ impl Options {
         if let Some(options) = unpack::<runtimeoptions::Options>(any).map_err(malformed)? {
             return Self::from_configuration(&options);
         }
+        if let Some(options) = unpack::<linux_runc::CreateOptions>(any).map_err(malformed)? {
+            return Ok(Self::from_linux_runc(options));
+        }
         Err(Error::invalid(format!(
             "options of type {} are not known: send containerd.runc.v1.Options or runtimeoptions.v1.Options",
             any.type_url
@@ -94,6 +98,18 @@ impl Options {
             root: options.root,
             systemd_cgroup: options.systemd_cgroup,
             criu_work_path: options.criu_work_path,
+        }
+    }
+
+    fn from_linux_runc(options: linux_runc::CreateOptions) -> Self {
+        Self {
+            no_pivot_root: options.no_pivot_root,
+            no_new_keyring: options.no_new_keyring,
+            shim_cgroup: options.shim_cgroup,
+            io_uid: options.io_uid,
+            io_gid: options.io_gid,
+            criu_work_path: options.criu_work_path,
+            ..Self::default()
         }
     }
 
@@ -195,6 +211,13 @@ mod tests {
         assert_eq!(expected.owner(), Some((7, 0)));
         assert!(expected.systemd_cgroup);
         assert_eq!(Options::from_any(Some(&configuration(toml))).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_older_message_is_understood() {
+        let older = linux_runc::CreateOptions { io_uid: 7, io_gid: 8, no_new_keyring: true, ..Default::default() };
+        let options = Options::from_any(Some(&pack(&older).unwrap())).unwrap();
+        assert_eq!((options.owner(), options.no_new_keyring), (Some((7, 8)), true));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tare_proto::any::{pack, unpack};
 use tare_proto::task_types::{ProcessInfo, Status};
 use tare_proto::task_v3::*;
 use tare_proto::task_v3_ttrpc::Task;
-use tare_proto::{Any, Empty, MessageField, Timestamp, runc, task_services};
+use tare_proto::{Any, Empty, MessageField, Timestamp, linux_runc, runc, task_services};
 use ttrpc::r#async::{Service, TtrpcContext};
 
 use crate::container::Frozen;
@@ -197,12 +197,55 @@ fn process_info((pid, exec_id): (u32, Option<String>)) -> Result<ProcessInfo> {
     Ok(ProcessInfo { pid, info: info.into(), ..Default::default() })
 }
 
+/// In either message; see [`crate::options`].
 fn checkpoint_options(options: Option<&Any>) -> Result<runc::CheckpointOptions> {
     let Some(any) = options.filter(|any| !any.type_url.is_empty()) else { return Ok(Default::default()) };
-    unpack(any).ok().flatten().ok_or_else(|| {
+    if let Some(options) = unpack(any).ok().flatten() {
+        return Ok(options);
+    }
+    let older: Option<linux_runc::CheckpointOptions> = unpack(any).ok().flatten();
+    let older = older.ok_or_else(|| {
         Error::invalid(format!(
             "the checkpoint's options are no containerd.runc.v1.CheckpointOptions but {}",
             any.type_url
         ))
+    })?;
+    Ok(runc::CheckpointOptions {
+        exit: older.exit,
+        open_tcp: older.open_tcp,
+        external_unix_sockets: older.external_unix_sockets,
+        terminal: older.terminal,
+        file_locks: older.file_locks,
+        empty_namespaces: older.empty_namespaces,
+        cgroups_mode: older.cgroups_mode,
+        image_path: older.image_path,
+        work_path: older.work_path,
+        ..Default::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoints_options_come_in_either_message() {
+        let given = runc::CheckpointOptions {
+            exit: true,
+            image_path: "/image".into(),
+            work_path: "/work".into(),
+            ..Default::default()
+        };
+        let older = linux_runc::CheckpointOptions {
+            exit: true,
+            image_path: "/image".into(),
+            work_path: "/work".into(),
+            ..Default::default()
+        };
+        assert_eq!(checkpoint_options(Some(&pack(&given).unwrap())).unwrap(), given);
+        assert_eq!(checkpoint_options(Some(&pack(&older).unwrap())).unwrap(), given);
+        assert_eq!(checkpoint_options(None).unwrap(), runc::CheckpointOptions::default());
+        let other = Any { type_url: "some.Thing".into(), ..Default::default() };
+        assert!(checkpoint_options(Some(&other)).unwrap_err().message.contains("some.Thing"));
+    }
 }

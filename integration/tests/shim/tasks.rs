@@ -34,6 +34,7 @@ fn a_life_is_told_in_order() {
         let state = held.shim.state(&id, "").await.unwrap();
         assert_eq!((state.status, state.exit_status), (Status::STOPPED.into(), 7));
         assert!(state.exited_at.seconds > 0);
+        assert_eq!(held.shim.pids(&id).await.unwrap(), [(pid, None)], "a daemon that starts again would drop the exit");
         let deleted = held.shim.delete(&id, "").await.unwrap();
         assert_eq!((deleted.exit_status, deleted.pid), (7, pid));
         assert_eq!(refusal(&held.shim.state(&id, "").await.unwrap_err()), Some(Code::NOT_FOUND));
@@ -235,9 +236,9 @@ fn a_shared_pid_namespace_is_emptied_at_the_first_process_s_end() {
             namespaces.retain(|it| it["type"] != "pid");
         });
         let held = plan.hold().await;
-        held.run().await;
+        let pid = held.run().await;
         assert_eq!(held.shim.wait(&held.id, "").await.unwrap().exit_status, 3);
-        assert_eq!(held.shim.pids(&held.id).await.unwrap_or_default(), []);
+        assert_eq!(held.shim.pids(&held.id).await.unwrap(), [(pid, None)], "only the one that ended");
         held.shim.delete(&held.id, "").await.unwrap();
         held.end().await;
     });
