@@ -5,5 +5,6 @@
 mod client;
 mod failures;
 mod held;
+mod resources;
 mod sandbox;
 mod tasks;
