@@ -12,11 +12,7 @@ fn a_killed_restore_leaves_what_delete_removes() {
     need_criu!();
     let rt = Runtime::from_env();
     let (count, bundle) = counting(&rt);
-    let first = run(&rt, &bundle);
-    counts_on(&count);
-    let image = rt.fresh_path("image");
-    checkpoint(&first, &image, &[]).ok();
-    first.wait_exit();
+    let (_first, image) = saved(&rt, &bundle, &count);
     let before = Leaks::snapshot(&rt);
     // Killed while a hook waits: everything is half made then.
     let there = rt.fresh_path("there");
@@ -55,11 +51,7 @@ fn a_pid_file_that_cannot_be_written_undoes_a_restore() {
     need_criu!();
     let rt = Runtime::from_env();
     let (count, bundle) = counting(&rt);
-    let first = run(&rt, &bundle);
-    counts_on(&count);
-    let image = rt.fresh_path("image");
-    checkpoint(&first, &image, &[]).ok();
-    first.wait_exit();
+    let (_first, image) = saved(&rt, &bundle, &count);
     let before = Leaks::snapshot(&rt);
     let pid_file = rt.work().join("missing/pid");
     let id = rt.fresh_id();
@@ -84,11 +76,7 @@ fn a_failing_hook_undoes_a_restore() {
     need_criu!();
     let rt = Runtime::from_env();
     let (count, bundle) = counting(&rt);
-    let first = run(&rt, &bundle);
-    counts_on(&count);
-    let image = rt.fresh_path("image");
-    checkpoint(&first, &image, &[]).ok();
-    first.wait_exit();
+    let (_first, image) = saved(&rt, &bundle, &count);
     let before = Leaks::snapshot(&rt);
     let failing = bundle.set("/hooks/createRuntime", json!([{"path": "/bin/false", "args": ["false"]}]));
     let error = restore(&rt, &failing, &image, &[]).unwrap_err().fails().error();
@@ -101,11 +89,7 @@ fn a_failed_restore_leaves_nothing() {
     need_criu!();
     let rt = Runtime::from_env();
     let (count, bundle) = counting(&rt);
-    let first = run(&rt, &bundle);
-    counts_on(&count);
-    let image = rt.fresh_path("image");
-    checkpoint(&first, &image, &[]).ok();
-    first.wait_exit();
+    let (_first, image) = saved(&rt, &bundle, &count);
     let before = Leaks::snapshot(&rt);
 
     // No image, an empty image, a damaged image, a bundle without the mount's source.
@@ -203,11 +187,7 @@ fn the_end_of_criu_undoes_a_restore() {
     need_criu!();
     let rt = Runtime::from_env();
     let (count, bundle) = counting(&rt);
-    let first = run(&rt, &bundle);
-    counts_on(&count);
-    let image = rt.fresh_path("image");
-    checkpoint(&first, &image, &[]).ok();
-    first.wait_exit();
+    let (_first, image) = saved(&rt, &bundle, &count);
     let before = Leaks::snapshot(&rt);
     // The hook kills its sister: of the runtime's children the one in the middle of a restore.
     let script = "for pid in $(cat /proc/$PPID/task/$PPID/children); do \

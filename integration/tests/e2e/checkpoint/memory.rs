@@ -59,11 +59,7 @@ fn memory_can_follow_later() {
     }
     let rt = Runtime::from_env();
     let (count, bundle) = counting(&rt);
-    let first = run(&rt, &bundle);
-    counts_on(&count);
-    let image = rt.fresh_path("image");
-    checkpoint(&first, &image, &[]).ok();
-    first.wait_exit();
+    let (_first, image) = saved(&rt, &bundle, &count);
     let work = rt.fresh_path("lazy");
     let mut daemon = lazy_pages_daemon(&image, &work, &[]);
     let _second = restore(&rt, &bundle, &image, &["--lazy-pages", "--work-path", text(&work)]).unwrap();

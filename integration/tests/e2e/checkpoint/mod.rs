@@ -58,6 +58,16 @@ fn checkpoint(container: &Container<'_>, image: &Path, flags: &[&str]) -> Output
     container.call::<&str>("checkpoint", &all, &[])
 }
 
+/// Runs a container that counts and checkpoints it, which ends it: the container, and the directory of its image.
+fn saved<'r>(rt: &'r Runtime, bundle: &Bundle, count: &Path) -> (Container<'r>, PathBuf) {
+    let container = run(rt, bundle);
+    counts_on(count);
+    let image = rt.fresh_path("image");
+    checkpoint(&container, &image, &[]).ok();
+    container.wait_exit();
+    (container, image)
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -218,11 +228,7 @@ fn a_seccomp_filter_stays() {
     let (count, bundle) = counting(&rt);
     let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95});
     let bundle = bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}));
-    let first = run(&rt, &bundle);
-    counts_on(&count);
-    let image = rt.fresh_path("image");
-    checkpoint(&first, &image, &[]).ok();
-    first.wait_exit();
+    let (_first, image) = saved(&rt, &bundle, &count);
     let second = restore(&rt, &bundle, &image, &[]).unwrap();
     counts_on(&count);
     let status = fs::read_to_string(format!("/proc/{}/status", second.pid())).unwrap();
@@ -236,11 +242,7 @@ fn a_restored_container_is_managed_like_any_other() {
     need_criu!();
     let rt = Runtime::from_env();
     let (count, bundle) = counting(&rt);
-    let first = run(&rt, &bundle);
-    counts_on(&count);
-    let image = rt.fresh_path("image");
-    checkpoint(&first, &image, &[]).ok();
-    first.wait_exit();
+    let (_first, image) = saved(&rt, &bundle, &count);
     let second = restore(&rt, &bundle, &image, &[]).unwrap();
     second.call::<&str>("pause", &[], &[]).ok();
     assert_eq!(second.status(), "paused");

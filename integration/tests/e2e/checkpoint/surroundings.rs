@@ -202,11 +202,7 @@ fn joined_namespaces_are_joined_again() {
     };
     let bundle = join(join(bundle.remove("/hostname"), "network", "net"), "ipc", "ipc");
     let bundle = join(bundle, "uts", "uts");
-    let first = run(&rt, &bundle);
-    counts_on(&count);
-    let image = rt.fresh_path("image");
-    checkpoint(&first, &image, &[]).ok();
-    first.wait_exit();
+    let (_first, image) = saved(&rt, &bundle, &count);
     let second = restore(&rt, &bundle, &image, &[]).unwrap();
     counts_on(&count);
     for file in ["net", "ipc", "uts"] {
@@ -300,11 +296,7 @@ fn network_devices_are_moved_in_again_and_back_after_a_failure() {
     }
     let (count, bundle) = counting(&rt);
     let bundle = bundle.set("/linux/netDevices", json!({name.as_str(): {"name": "inside0"}}));
-    let first = run(&rt, &bundle);
-    counts_on(&count);
-    let image = rt.fresh_path("image");
-    checkpoint(&first, &image, &[]).ok();
-    first.wait_exit();
+    let (_first, image) = saved(&rt, &bundle, &count);
     // It went with its namespace, a moment after the end of the container.
     let until = wait::deadline();
     while ip(&["link", "show", &name]).status.success() || ip(&["link", "show", &format!("{name}p")]).status.success() {
