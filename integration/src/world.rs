@@ -59,7 +59,7 @@ pub struct Snapshot {
 
 impl World {
     /// Makes the world, with the runtime under test at `/run/world/bin/tare`.
-    pub fn new() -> World {
+    pub fn start() -> World {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let cgroup = format!("tare-e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let criu = criu_prefix();

@@ -16,7 +16,7 @@ limits="--cgroup-parent $CG/build --ulimit nofile=1024:1024 --ulimit nproc=4096:
 #[test]
 fn buildah() {
     need!("buildah");
-    let world = World::new();
+    let world = World::start();
     world.prepare(User::Root, &format!("{PROLOGUE}{SETUP}"));
     let before = world.snapshot();
     let mut failures = run_rows(&world, User::Root, PROLOGUE, ROWS);

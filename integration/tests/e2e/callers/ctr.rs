@@ -46,7 +46,7 @@ finish() {
 #[test]
 fn ctr() {
     need!("containerd", "ctr", "umoci");
-    let world = World::new();
+    let world = World::start();
     let before = world.snapshot();
     let server = Server::start(
         &world,

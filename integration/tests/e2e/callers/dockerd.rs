@@ -49,7 +49,7 @@ fn dockerd_with_user_namespaces() {
 
 fn dockerd(flags: &[&str], choice: &str, rows: &[Row]) {
     need!("dockerd", "docker", "containerd", "iptables");
-    let world = World::new();
+    let world = World::start();
     let parent = format!("--cgroup-parent={}", world.cgroup_parent());
     let mut arguments = vec![
         "dockerd",

@@ -32,7 +32,7 @@ heard() {
 #[test]
 fn podman() {
     need!("podman", "conmon");
-    let world = World::new();
+    let world = World::start();
     world.prepare(User::Root, &format!("{PROLOGUE}{SETUP}"));
     let before = world.snapshot();
     let mut failures = run_rows(&world, User::Root, PROLOGUE, ROWS);

@@ -32,7 +32,7 @@ const STATES: &[&str] = &["/run/user/2001/tare", "/run/user/2001/runc"];
 #[test]
 fn rootless_tare() {
     need!("newuidmap", "useradd");
-    let world = World::new();
+    let world = World::start();
     world.prepare(User::Root, SETUP);
     let before = world.snapshot();
     let mut failures = run_rows(&world, User::Ordinary, TARE_PROLOGUE, TARE_ROWS);
@@ -48,7 +48,7 @@ fn rootless_tare() {
 #[test]
 fn rootless_podman() {
     need!("newuidmap", "useradd", "podman", "conmon");
-    let world = World::new();
+    let world = World::start();
     world.prepare(User::Root, SETUP);
     let before = world.snapshot();
     world.prepare(User::Ordinary, &format!("{PODMAN_PROLOGUE}{PODMAN_SETUP}"));
