@@ -289,3 +289,9 @@ pub fn built(name: &str) -> PathBuf {
     newest(["release", "debug"].map(|profile| target.join(profile).join(name)))
         .unwrap_or_else(|| panic!("no {name} in {}: run `cargo build --workspace` first", target.display()))
 }
+
+/// Where a program of this name is, as the shell would find it.
+pub fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}

@@ -32,6 +32,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
@@ -48,7 +49,7 @@ use tare_proto::ttrpc::asynchronous::{Client, Server, TtrpcContext};
 use tare_proto::ttrpc::context::{self, Context};
 use tare_proto::types::{Mount, RuntimeInfo};
 use tare_proto::{Any, Empty, Message, MessageField, events};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::wait;
 
@@ -91,6 +92,8 @@ pub struct Launch {
     pub socket_dir: Option<PathBuf>,
     /// Whether it shall log the details.
     pub debug: bool,
+    /// Whether nobody shall see what `delete` says beside its answer.
+    pub quiet: bool,
     /// Further variables of its environment.
     pub environment: Vec<(String, String)>,
 }
@@ -153,6 +156,7 @@ impl Launch {
             publish_binary: PathBuf::from("/nonexistent/publish"),
             socket_dir: None,
             debug: false,
+            quiet: false,
             environment: Vec::new(),
         }
     }
@@ -176,7 +180,7 @@ impl Launch {
         let log = self.open_log()?;
         let mut command = self.command();
         command.arg("start").current_dir(&self.bundle);
-        let output = run(command, &self.input()?, "start")?;
+        let output = run(command, &self.input()?, None)?;
         let (version, address, protocol) = match self.bootstrap {
             Bootstrap::Params => {
                 let result = BootstrapResult::parse_from_bytes(&output).map_err(io::Error::other)?;
@@ -201,7 +205,8 @@ impl Launch {
     pub fn delete(&self) -> io::Result<DeleteResponse> {
         let mut command = self.command();
         command.arg("-bundle").arg(&self.bundle).arg("delete").current_dir(&self.bundle);
-        DeleteResponse::parse_from_bytes(&run(command, &[], "delete")?).map_err(io::Error::other)
+        let stderr = if self.quiet { Stdio::null() } else { Stdio::inherit() };
+        DeleteResponse::parse_from_bytes(&run(command, &[], Some(stderr))?).map_err(io::Error::other)
     }
 
     /// Runs `-info`.
@@ -209,7 +214,8 @@ impl Launch {
         let mut command = Command::new(&self.shim);
         command.arg("-info");
         let input = self.options.as_ref().map(Message::write_to_bytes).transpose().map_err(io::Error::other)?;
-        RuntimeInfo::parse_from_bytes(&run(command, &input.unwrap_or_default(), "-info")?).map_err(io::Error::other)
+        RuntimeInfo::parse_from_bytes(&run(command, &input.unwrap_or_default(), Some(Stdio::inherit()))?)
+            .map_err(io::Error::other)
     }
 
     fn command(&self) -> Command {
@@ -259,11 +265,12 @@ impl Launch {
     }
 }
 
-/// Runs one of the shim's commands with both outputs in one pipe, as the daemon does, and returns what came out of it.
-fn run(mut command: Command, input: &[u8], what: &str) -> io::Result<Vec<u8>> {
+/// Runs one of the shim's commands and returns what came out of it; without a standard error of its own that is in the same
+/// pipe, as the daemon has it for `start`.
+fn run(mut command: Command, input: &[u8], stderr: Option<Stdio>) -> io::Result<Vec<u8>> {
     let (mut reader, writer) = io::pipe()?;
-    // The commands that answer in protobuf have an output of their own.
-    let stderr = if what == "start" { Stdio::from(writer.try_clone()?) } else { Stdio::inherit() };
+    let what = command.get_args().last().unwrap_or_default().to_string_lossy().into_owned();
+    let stderr = stderr.map_or_else(|| writer.try_clone().map(Stdio::from), Ok)?;
     let mut child = command.stdin(Stdio::piped()).stdout(writer).stderr(stderr).spawn()?;
     // With it go the ends of the pipe that the command holds.
     drop(command);
@@ -273,7 +280,8 @@ fn run(mut command: Command, input: &[u8], what: &str) -> io::Result<Vec<u8>> {
     let mut output = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        if !wait::readable(reader.as_fd(), until) {
+        // A `delete` of the containers of a shim that was killed: their processes are left to us as they are to a daemon.
+        if !wait::readable_while_reaping(reader.as_fd(), until) {
             let _ = child.kill();
             let state = child.wait()?;
             panic!("{what} of the shim does not come to its end ({state}), or something keeps its output open");
@@ -528,6 +536,20 @@ pub fn wait_gone(shim_pid: u32) {
     }
 }
 
+/// As [`wait_gone`], and meanwhile this thread's event loop goes on: a shim may still have events for its daemon.
+///
+/// # Panics
+/// If it is still there at the deadline.
+pub async fn until_gone(shim_pid: u32) {
+    if let Ok(pidfd) = crate::sys::pidfd_open(shim_pid.try_into().expect("a pid")) {
+        let pidfd = crate::sys::watch(pidfd).expect("watch a process");
+        let until = tokio::time::Instant::from_std(wait::deadline());
+        let ended = tokio::time::timeout_at(until, pidfd.readable()).await;
+        assert!(ended.is_ok(), "the shim {shim_pid} is still there");
+    }
+    wait_gone(shim_pid);
+}
+
 /// An event as it came.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -579,11 +601,13 @@ impl Event {
     }
 }
 
-/// The daemon's side of the events. Dropped, it is a daemon that went away; bound again, one that came back.
+/// The daemon's side of the events, on a thread of its own: so it takes them while a test waits for something. Dropped, it is
+/// a daemon that was killed, its connections with it; bound again, one that came back.
 pub struct EventSink {
     path: PathBuf,
     events: mpsc::UnboundedReceiver<Event>,
-    _server: Server,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl EventSink {
@@ -594,12 +618,35 @@ impl EventSink {
     pub async fn bind(path: &Path) -> EventSink {
         let _ = fs::remove_file(path);
         let (sender, events) = mpsc::unbounded_channel();
-        let mut server = Server::new()
-            .bind(&format!("unix://{}", path.display()))
-            .unwrap_or_else(|e| panic!("listen at {}: {e}", path.display()))
-            .register_service(create_events(Arc::new(Forwarder(sender))));
-        server.start().await.expect("serve events");
-        EventSink { path: path.to_owned(), events, _server: server }
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, listens) = oneshot::channel();
+        let address = format!("unix://{}", path.display());
+        let serve = async move {
+            let mut server = Server::new()
+                .bind(&address)
+                .unwrap_or_else(|e| panic!("listen at {address}: {e}"))
+                .register_service(create_events(Arc::new(Forwarder(sender))));
+            server.start().await.expect("serve events");
+            let _ = ready.send(());
+            let _ = stopped.await;
+        };
+        // With its event loop end all that the server has begun.
+        let thread = std::thread::spawn(move || block_on(serve));
+        listens.await.expect("the thread of the events listens");
+        EventSink { path: path.to_owned(), events, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Ends as if killed; the lines that it had taken and nobody has read.
+    pub fn kill(mut self) -> Vec<String> {
+        self.end();
+        self.so_far()
+    }
+
+    fn end(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 
     /// Where it listens.
@@ -639,6 +686,12 @@ impl EventSink {
     }
 }
 
+impl Drop for EventSink {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 struct Forwarder(mpsc::UnboundedSender<Event>);
 
 #[async_trait::async_trait]
@@ -646,7 +699,7 @@ impl Events for Forwarder {
     async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> Answer<Empty> {
         let envelope = request.envelope.unwrap_or_default();
         let event = envelope.event.unwrap_or_default();
-        // The sink may be on its way out.
+        // Whoever holds the other end waits for this thread before.
         let _ = self.0.send(Event { namespace: envelope.namespace, topic: envelope.topic, event });
         Ok(Empty::new())
     }

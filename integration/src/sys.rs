@@ -7,6 +7,9 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -17,6 +20,12 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     let fd = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: the call succeeded, so the number is a new descriptor that nobody else has seen.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Lets an event loop wait until the descriptor is readable. Outside of one this panics.
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` keeps its number until it is dropped, which only the `AsyncFd` does.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
 }
 
 /// The I/O priority of the calling thread as (class, level) (ioprio_get(2)).

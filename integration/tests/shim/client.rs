@@ -1,12 +1,12 @@
 //! That the client does to a shim what the daemon does, judged on containerd's own shim.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use integration::shim_client::{Bootstrap, EventSink, Launch, Shim, Streams, block_on, refusal, wait_gone};
-use integration::{Runtime, skip, under_test};
+use integration::{Runtime, in_path, skip, under_test};
 use nix::sys::stat::Mode;
 use serde_json::json;
 use tare_proto::any::pack;
@@ -112,10 +112,4 @@ fn bootstrap(program: &Path) -> Bootstrap {
     let mut numbers = version.trim_start_matches('v').split('.').map_while(|it| it.parse::<u32>().ok());
     let version = (numbers.next().expect("a number"), numbers.next().expect("two numbers"));
     if version >= (2, 3) { Bootstrap::Params } else { Bootstrap::Options }
-}
-
-/// Where a program is that has this name.
-fn in_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|it| fs::metadata(it).is_ok())
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod churn;
 mod client;
 mod failures;
 mod held;

@@ -7,6 +7,7 @@
 
 mod contender;
 mod measure;
+mod shims;
 mod table;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ const GROUPS: &[(&str, Group, usize)] = &[
     ("seccomp", measure::seccomp, 15),
     ("memory", measure::memory, 5),
     ("size", measure::size, 1),
+    ("shim", shims::shims, 30),
 ];
 
 type Group = fn(&[Contender], usize, &mut Table);

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::contender::{Contender, reap};
 use crate::table::Table;
 
-type Samples = Vec<Vec<f64>>;
+/// By contender.
+pub(crate) type Samples = Vec<Vec<f64>>;
 
 fn empty(contenders: &[Contender]) -> Samples {
     contenders.iter().map(|_| Vec::new()).collect()
