@@ -13,6 +13,8 @@ use super::*;
 
 fn run<F: Future>(what: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // What never comes shall be a failure, not a test that hangs.
+    let what = async { timeout(Duration::from_secs(120), what).await.expect("an event that does not come") };
     tokio::task::LocalSet::new().block_on(&runtime, what)
 }
 

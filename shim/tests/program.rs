@@ -559,3 +559,18 @@ fn info() {
     let words = String::from_utf8(output.stderr).unwrap();
     assert_eq!(words, "containerd-shim-tare-v2: find the runtime /no/such/runtime: there is no such program\n");
 }
+
+#[test]
+fn an_idle_shim_is_small() {
+    if !root() {
+        return;
+    }
+    let bundle = Bundle::new();
+    bundle.start(&bundle.params());
+    let server = bundle.server();
+    // Of this build, which is larger than a release; what files back is shared by all shims.
+    let rollup = server.read("smaps_rollup");
+    let anonymous =
+        rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")?.trim().strip_suffix(" kB")).unwrap();
+    assert!(anonymous.parse::<u32>().unwrap() <= 512, "{rollup}");
+}
