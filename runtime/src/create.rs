@@ -183,17 +183,20 @@ impl Half {
         if let Some(socket) = &args.pidfd_socket {
             terminal::send_pidfd(socket, spawned.pidfd())?;
         }
-        match self.served.complete.take() {
-            Some(staged) => staged.publish()?,
+        let staged = match self.served.complete.take() {
+            Some(staged) => staged,
             None => {
                 self.state.complete = true;
-                dir.save(&self.state)?;
+                dir.stage(&self.state)?
             }
-        }
+        };
+        let replaced = staged.publish()?;
         if let Some(path) = &args.pid_file {
             write_atomically(path, spawned.pid().to_string().as_bytes(), 0o644)?;
         }
-        spawned.reply(&Reply::Done, &[])
+        spawned.reply(&Reply::Done, &[])?;
+        replaced.remove();
+        Ok(())
     }
 
     fn finish(self, dir: ContainerDir) -> Result<Created> {

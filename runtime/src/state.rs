@@ -191,7 +191,7 @@ impl ContainerDir {
 
     /// Replaces state.json.
     pub fn save(&self, state: &State) -> Result<()> {
-        self.stage(state)?.publish()
+        self.stage(state)?.publish().map(Replaced::remove)
     }
 
     /// Writes a new state.json beside the one that is there. Whoever does so holds the lock, so the name is free, or left by
@@ -246,7 +246,11 @@ impl ContainerDir {
 
     /// Removes the directory and everything in it.
     pub fn remove(self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
+        // Mostly nothing but these is there, and to look costs more than to try.
+        for usual in ["config.json", "seccomp", "state.json"] {
+            let _ = fs::remove_file(self.path.join(usual));
+        }
+        match fs::remove_dir(&self.path).or_else(|_| fs::remove_dir_all(&self.path)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).on("remove the state directory", self.path.display())
             }
@@ -263,20 +267,37 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Puts it in its place, so that a reader sees the old one or the new one.
+    /// Puts it in its place, so that a reader sees the old one or the new one. Returns the old one.
     ///
     /// Where the directory does lie on a disk, a rename over a file makes some file systems (ext4) write the new one out at
     /// once, which takes longer than all else that create does; an exchange of the two does not.
-    pub fn publish(self) -> Result<()> {
+    pub fn publish(self) -> Result<Replaced> {
         let Self { new, place } = self;
-        let publish = || match renameat2(AT_FDCWD, &new, AT_FDCWD, &place, RenameFlags::RENAME_EXCHANGE) {
-            Ok(()) => fs::remove_file(&new),
-            // There is none yet, or this file system cannot exchange.
-            Err(_) => fs::rename(&new, &place),
-        };
-        publish().on("write", place.display()).inspect_err(|_| {
-            let _ = fs::remove_file(&new);
-        })
+        if renameat2(AT_FDCWD, &new, AT_FDCWD, &place, RenameFlags::RENAME_EXCHANGE).is_ok() {
+            return Ok(Replaced(Some(new)));
+        }
+        // There is none yet, or this file system cannot exchange.
+        match fs::rename(&new, &place) {
+            Ok(()) => Ok(Replaced(None)),
+            Err(error) => {
+                let _ = fs::remove_file(&new);
+                Err(error).on("write", place.display())
+            }
+        }
+    }
+}
+
+/// The state.json that another one took the place of. It is in nobody's way, so it can be removed when there is time.
+#[derive(Debug)]
+pub struct Replaced(Option<PathBuf>);
+
+impl Replaced {
+    /// Removes it.
+    pub fn remove(self) {
+        if let Some(path) = self.0 {
+            // What stays is written over by the next one, and goes with the directory.
+            let _ = fs::remove_file(path);
+        }
     }
 }
 

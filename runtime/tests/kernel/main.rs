@@ -5,6 +5,7 @@
 //! machine cannot run prints why and counts as skipped.
 
 mod attacks;
+mod binary;
 mod binds;
 mod filesystems;
 mod roots;
@@ -50,7 +51,7 @@ fn count_skip(what: &str) {
 }
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [attacks::CASES, binds::CASES, filesystems::CASES, roots::CASES].concat();
+    let cases: Vec<Case> = [attacks::CASES, binary::CASES, binds::CASES, filesystems::CASES, roots::CASES].concat();
     if let Ok(name) = std::env::var(CASE) {
         let (_, case) = cases.iter().find(|(known, _)| *known == name).expect("a known case");
         case();
