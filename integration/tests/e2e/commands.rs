@@ -296,8 +296,10 @@ fn completions_and_manual_pages_come_from_the_definition() {
     }
     let script = rt.fresh_path("tare.bash");
     fs::write(&script, call(&["completion", "bash"])).unwrap();
-    let output = Command::new("bash").args(["-n", script.to_str().unwrap()]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    match Command::new("bash").args(["-n", script.to_str().unwrap()]).output() {
+        Ok(output) => assert!(output.status.success(), "{output:?}"),
+        Err(error) => integration::report_skip(&format!("bash reads its completions: bash cannot be run: {error}")),
+    }
     let dir = rt.fresh_path("man");
     call(&["man", dir.to_str().unwrap()]);
     let pages: BTreeSet<_> =
