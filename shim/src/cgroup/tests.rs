@@ -70,6 +70,13 @@ fn a_cgroup_is_loaded_by_its_path_only_where_it_is() {
     let loaded = Cgroup::load(own.name()).unwrap();
     assert_eq!(loaded, *own.cgroup());
 
+    if let Some(memory) = own.cgroup().controller("memory").filter(|_| matches!(loaded, Cgroup::V1(_))) {
+        std::fs::remove_dir(memory).unwrap();
+        let rest = Cgroup::load(own.name()).unwrap();
+        assert_eq!(rest.controller("memory"), None);
+        assert_eq!(rest.controller("pids"), loaded.controller("pids"));
+    }
+
     let kind = |path: &str| Cgroup::load(path).map_err(|error| error.kind);
     assert_eq!(kind("/no-such-cgroup/of/ours"), Err(crate::error::Kind::NotFound));
     for wrong in ["", "/", "../x", "/a/../b", "a/./../b"] {

@@ -142,13 +142,24 @@ fn many_layers(work: &Path, count: usize) -> (Vec<PathBuf>, Mount) {
     (lower, Mount { kind: "overlay".into(), source: "overlay".into(), target: String::new(), options: options.into() })
 }
 
+/// The ways that must work here: what a newer kernel can do may not be left to the older way.
+fn ways(work: &Path) -> [&'static [Way]; 2] {
+    let [top, bottom, place] = ["ways-top", "ways-bottom", "ways"].map(|name| directory(work.join(name), &[]));
+    let mount = described("overlay", "overlay", &[&format!("lowerdir={}:{}", top.display(), bottom.display())]);
+    let options = options::parse(&mount.options).unwrap();
+    match overlay::mount_by(&[Way::Detached], &mount, &options, None, &Target::open(&place, "").unwrap()) {
+        Ok(()) => [&[Way::Detached], &[Way::Numbers]],
+        Err(_) => [&[Way::Detached, Way::Numbers], &[Way::Numbers]],
+    }
+}
+
 #[test]
 fn an_overlay_may_have_as_many_layers_as_the_kernel_takes() {
     in_own_mounts(|work| {
         let rootfs = directory(work.join("rootfs"), &[]);
         let (_, mount) = many_layers(work, 400);
         let home = std::env::current_dir().unwrap();
-        for ways in [&[Way::Detached, Way::Attached, Way::Numbers][..], &[Way::Numbers]] {
+        for ways in ways(work) {
             let target = Target::open(&rootfs, "").unwrap();
             let options = options::parse(&mount.options).unwrap();
             overlay::mount_by(ways, &mount, &options, None, &target).unwrap();
@@ -204,8 +215,8 @@ fn layers_may_have_any_name() {
             .collect();
         let last = mount.options.last_mut().unwrap();
         last.push_str(&format!(":{}", escaped.join(":")));
-        for ways in [&[Way::Detached, Way::Numbers][..], &[Way::Numbers]] {
-            let rootfs = directory(work.join(format!("rootfs-{}", ways.len())), &[]);
+        for (number, ways) in ways(work).into_iter().enumerate() {
+            let rootfs = directory(work.join(format!("rootfs-{number}")), &[]);
             let target = Target::open(&rootfs, "").unwrap();
             let options = options::parse(&mount.options).unwrap();
             let result = overlay::mount_by(ways, &mount, &options, None, &target);
