@@ -24,10 +24,18 @@ const GROUPS: &[(&str, Group, usize)] = &[
     ("seccomp", measure::seccomp, 15),
     ("memory", measure::memory, 5),
     ("size", measure::size, 1),
-    ("shim", shims::shims, 30),
+    ("shim-memory", shims::memory, 1),
+    ("shim-life", shims::life, 30),
+    ("shim-stream", shims::stream, 5),
+    ("shim-many", shims::many, 1),
 ];
 
 type Group = fn(&[Contender], usize, &mut Table);
+
+/// Whether the group is the one wanted, or one of those: `shim` is all of `shim-…`.
+fn is_in(group: &str, wanted: &str) -> bool {
+    group.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
 
 fn main() -> ExitCode {
     let mut names: Vec<String> = Vec::new();
@@ -38,7 +46,7 @@ fn main() -> ExitCode {
         match arg.as_str() {
             "--json" => json = true,
             "--runs" => rounds = args.next().and_then(|text| text.parse::<usize>().ok()).filter(|n| *n > 0),
-            name if GROUPS.iter().any(|(group, ..)| *group == name) => names.push(arg),
+            name if GROUPS.iter().any(|(group, ..)| is_in(group, name)) => names.push(arg),
             _ => {
                 let known: Vec<_> = GROUPS.iter().map(|(name, ..)| *name).collect();
                 eprintln!("bench [{}] [--json] [--runs N]", known.join("|"));
@@ -50,7 +58,7 @@ fn main() -> ExitCode {
     let contenders = contender::all();
     let mut table = Table::new(contenders.iter().map(|contender| contender.name.clone()).collect());
     for (name, group, usual) in GROUPS {
-        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+        if names.is_empty() || names.iter().any(|wanted| is_in(name, wanted)) {
             eprintln!("measuring {name} …");
             group(&contenders, rounds.unwrap_or(*usual), &mut table);
         }
