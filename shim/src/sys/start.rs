@@ -41,8 +41,9 @@ pub(crate) fn schedule_core() -> io::Result<()> {
     const PR_SCHED_CORE: libc::c_int = 62;
     const PR_SCHED_CORE_CREATE: libc::c_ulong = 1;
     const PROCESS_GROUP: libc::c_ulong = 2;
+    const NONE: libc::c_ulong = 0;
     // SAFETY: PR_SCHED_CORE takes integers only; pid 0 is the caller, and the last argument must be 0.
-    let done = unsafe { libc::prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, PROCESS_GROUP, 0) };
+    let done = unsafe { libc::prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, NONE, PROCESS_GROUP, NONE) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
