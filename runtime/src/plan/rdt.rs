@@ -165,6 +165,10 @@ mod tests {
                 r#"{"l3CacheSchema": "x"}"#,
                 "linux.intelRdt.l3CacheSchema \"x\" is not a schema such as L3:0=ff;1=ff".into(),
             ),
+            (
+                r#"{"memBwSchema": "MB:0=20\nL3:0=1"}"#,
+                "linux.intelRdt.memBwSchema \"MB:0=20\\nL3:0=1\" contains a newline".into(),
+            ),
             (r#"{"memBwSchema": "L3:0=f"}"#, "linux.intelRdt.memBwSchema \"L3:0=f\" does not start with MB:".into()),
             (
                 r#"{"schemata": ["L3:0=f", ""]}"#,

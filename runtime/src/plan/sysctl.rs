@@ -132,6 +132,14 @@ mod tests {
     }
 
     #[test]
+    fn the_order_is_always_the_same() {
+        let names: Vec<String> = (0..20).map(|number| format!("net.x{number:02}")).collect();
+        let sysctls = names.iter().map(|name| (name.clone(), json!("1"))).collect();
+        let lowered = lowered(serde_json::Value::Object(sysctls), json!([{"type": "network"}])).unwrap();
+        assert_eq!(lowered.into_iter().map(|sysctl| sysctl.name).collect::<Vec<_>>(), names);
+    }
+
+    #[test]
     fn what_belongs_to_the_host_is_refused() {
         let all = json!([{"type": "ipc"}, {"type": "network"}, {"type": "uts"}]);
         for name in ["kernel.panic", "vm.swappiness", "fs.file-max", "kernel.hostname", "kernel.core_pattern"] {

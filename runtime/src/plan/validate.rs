@@ -38,3 +38,39 @@ pub fn uts_name(name: &Option<String>, field: &str, namespaces: &Namespaces) -> 
     }
     Ok(Some(name.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn spec(extra: Value) -> Spec {
+        let mut config = json!({"ociVersion": "1.3.0"});
+        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        serde_json::from_value(config).unwrap()
+    }
+
+    #[test]
+    fn a_configuration_is_for_linux_alone() {
+        assert!(check(&spec(json!({}))).unwrap_err().to_string().starts_with("linux is missing"));
+        assert_eq!(check(&spec(json!({"linux": {}}))), Ok(()));
+        for (other, content) in [("solaris", json!({})), ("vm", json!({"kernel": {"path": "/k"}}))] {
+            let error = check(&spec(json!({"linux": {}, other: content}))).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{other} is set")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_name_needs_its_namespace_and_fits() {
+        let own = crate::plan::namespaces::lower(&spec(json!({"linux": {"namespaces": [{"type": "uts"}]}}))).unwrap();
+        let name = |name: &str, namespaces: &Namespaces| uts_name(&Some(name.to_owned()), "hostname", namespaces);
+        assert_eq!(name("a", &own), Ok(Some("a".to_owned())));
+        assert_eq!(name("", &Namespaces::default()), Ok(None));
+        assert!(name("a", &Namespaces::default()).unwrap_err().to_string().contains("no uts namespace"));
+        assert!(name(&"x".repeat(64), &own).is_ok());
+        for wrong in ["x".repeat(65), "a\0".to_owned()] {
+            assert!(name(&wrong, &own).unwrap_err().to_string().contains("is longer than 64 bytes"), "{wrong:?}");
+        }
+    }
+}
