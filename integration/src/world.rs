@@ -7,6 +7,8 @@
 //! A test goes through a table of [`Row`]s. A row is a shell script and what it must print; all rows are run, and what failed
 //! is reported together, with the end of the [`Server`]'s log.
 
+pub mod ctr;
+pub mod docker;
 mod rows;
 mod server;
 

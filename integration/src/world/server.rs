@@ -57,6 +57,13 @@ impl Server {
         format!("--- {}'s log ends so\n{}", self.name, log[from..].join("\n"))
     }
 
+    /// Kills it, so that it can neither finish nor tidy anything.
+    pub fn kill(mut self, world: &World) -> String {
+        world.sh(User::Root, &format!("kill -s KILL {}", self.pid));
+        let _ = self.child.wait();
+        self.log_tail()
+    }
+
     /// Asks it to end, waits for that, and returns the end of its log.
     pub fn stop(mut self, world: &World) -> String {
         world.sh(User::Root, &format!("kill {}", self.pid));

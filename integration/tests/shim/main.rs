@@ -4,6 +4,8 @@
 
 mod churn;
 mod client;
+mod containerd;
+mod docker;
 mod failures;
 mod held;
 mod resources;
