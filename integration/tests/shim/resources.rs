@@ -6,7 +6,9 @@ use std::process::Command;
 
 use integration::shim_client::{Streams, block_on, refusal};
 use integration::{Leaks, build_rootfs, report_skip};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
+use nix::unistd::Pid;
 use serde_json::json;
 use tare_proto::ttrpc::Code;
 use tare_proto::{cgroups_v1, cgroups_v2, types};
@@ -143,6 +145,46 @@ fn a_root_may_be_an_image_file() {
         assert_eq!(held.shim.wait(&held.id, "").await.unwrap().exit_status, 5);
         held.shim.delete(&held.id, "").await.unwrap();
         assert_eq!(left(&held), before);
+        held.end().await;
+    });
+}
+
+/// What serves such a root goes on with the helper's output open; nobody waits for that.
+#[test]
+fn a_root_may_be_mounted_by_a_helper() {
+    block_on(async {
+        let mut plan = Plan::of(&["/bin/sh", "-c", "exit 6"]);
+        let (programs, helpers) = (plan.rt.fresh_path("programs"), plan.rt.fresh_path("helpers"));
+        build_rootfs(&programs);
+        fs::create_dir(&helpers).unwrap();
+        let helper = helpers.join("mount.fuse3");
+        // SOURCE TARGET -o OPTION -t TYPE
+        let script = "#!/bin/sh\n[ \"$*\" = \"$1 $2 -o allow_other -t fake\" ] || { echo wrong: $*; exit 1; }\n\
+            sleep 1000 &\necho $! > $0.pid\nexec mount --bind \"$1\" \"$2\"\n";
+        // Written by another process: a child of a test beside this one might hold it open for writing when it is executed.
+        let text = plan.rt.fresh_path("script");
+        fs::write(&text, script).unwrap();
+        assert!(Command::new("install").args(["-m", "755"]).args([&text, &helper]).status().unwrap().success());
+        let path = format!("{}:{}", helpers.display(), std::env::var("PATH").unwrap());
+        plan.environment.push(("PATH".into(), path));
+        let held = plan.hold().await;
+        let before = left(&held);
+        let create = async |kind: &str, option: &str| {
+            let mounts = vec![mount(kind, &programs, &[option.to_owned()])];
+            let options = held.launch.options.clone();
+            held.shim.create_with(&held.id, held.bundle.path(), &Streams::default(), mounts, options).await
+        };
+        let error = create("fuse3.fake", "no").await.unwrap_err();
+        assert!(error.to_string().contains("wrong: ") && error.to_string().contains("-o no -t fake"), "{error}");
+        assert_eq!(left(&held), before);
+
+        create("fuse3.fake", "allow_other").await.unwrap();
+        let serves: i32 = fs::read_to_string(helpers.join("mount.fuse3.pid")).unwrap().trim().parse().unwrap();
+        held.shim.start(&held.id, "").await.unwrap();
+        assert_eq!(held.shim.wait(&held.id, "").await.unwrap().exit_status, 6);
+        held.shim.delete(&held.id, "").await.unwrap();
+        assert_eq!(left(&held), before);
+        kill(Pid::from_raw(serves), Signal::SIGKILL).unwrap();
         held.end().await;
     });
 }
