@@ -37,7 +37,7 @@ fn another_containerd() {
 }
 
 fn containerd(programs: &[PathBuf]) {
-    let world = World::new();
+    let world = World::start();
     world.add_program(&shim_under_test());
     programs.iter().for_each(|program| world.add_program(program));
     let prologue = format!("{CHOICE}\n{PROLOGUE}{MORE}");

@@ -14,7 +14,7 @@ const CHOICE: &str = "R='--runtime io.containerd.tare.v2'";
 #[test]
 fn docker() {
     need!("containerd", "iptables");
-    let world = World::new();
+    let world = World::start();
     world.add_program(&shim_under_test());
     if let Some(dir) = std::env::var_os("TARE_DOCKER").map(PathBuf::from) {
         ["dockerd", "docker"].iter().for_each(|name| world.add_program(&dir.join(name)));
