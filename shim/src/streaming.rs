@@ -153,7 +153,11 @@ fn streaming_id(uri: &str) -> Result<Option<String>> {
 
 /// Serves one opened stream until its end or its client's.
 async fn serve(shim: Rc<Shim>, mut stream: ServerStream<Any, Any>) -> Result<()> {
-    let first = stream.recv().await.map_err(broken)?;
+    let mut first = stream.recv().await.map_err(broken)?;
+    // containerd's client opens a stream by a request whose payload is empty, and that arrives as a message.
+    if first.as_ref().is_some_and(|any| any.type_url.is_empty() && any.value.is_empty()) {
+        first = stream.recv().await.map_err(broken)?;
+    }
     let Some(StreamInit { id, .. }) = first.as_ref().and_then(|any| unpack(any).ok().flatten()) else {
         return Err(Error::invalid("a stream begins with a StreamInit, which says its id"));
     };
