@@ -134,6 +134,11 @@ async fn start_exec(
             Ok(pid)
         }
         Err(error) => {
+            // The runtime's words for it are of namespaces and processes that are no more.
+            let error = match container.has_ended() {
+                true => Error::precondition(format!("container {} has ended: {error}", container.id)),
+                false => error,
+            };
             process.stop(Exit { status: NOT_STARTED, at: std::time::SystemTime::now() });
             container.exec_ended();
             process.close_streams(&shim.children).await;

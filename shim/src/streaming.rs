@@ -166,14 +166,20 @@ async fn serve(shim: Rc<Shim>, mut stream: ServerStream<Any, Any>) -> Result<()>
         Any { type_url: "google.protobuf.Empty".into(), value: encode(&Empty::default())?, ..Any::default() },
     )
     .await?;
-    let (fifo, direction) = tokio::select! {
-        named = shim.streams.named(&id) => named,
-        // Until it is named nothing is to be said: this is the client's end.
-        _ = stream.recv() => return Ok(()),
+    // A client may say at once how much it will take, though the process is to be named yet (containerd does, for an exec).
+    let mut window: i64 = 0;
+    let (fifo, direction) = loop {
+        tokio::select! {
+            named = shim.streams.named(&id) => break named,
+            early = stream.recv() => match early.map_err(broken)? {
+                Some(any) => window += allowed(&any)?,
+                None => return Ok(()),
+            },
+        }
     };
     match direction {
         // What the client has room for still goes out when the process is deleted: then its fifo comes to its end.
-        Direction::ToClient => send_output(stream, &fifo, shim.streams.gone(&id)).await,
+        Direction::ToClient => send_output(stream, &fifo, window, shim.streams.gone(&id)).await,
         Direction::FromClient => tokio::select! {
             received = receive_input(stream, &fifo) => received,
             () = shim.streams.gone(&id) => Ok(()),
@@ -181,17 +187,24 @@ async fn serve(shim: Rc<Shim>, mut stream: ServerStream<Any, Any>) -> Result<()>
     }
 }
 
-async fn send_output(mut stream: ServerStream<Any, Any>, path: &Path, gone: impl Future<Output = ()>) -> Result<()> {
+/// By how much a client lets the shim send more.
+fn allowed(any: &Any) -> Result<i64> {
+    expect::<WindowUpdate>(any).map(|it| i64::from(it.update.max(0)))
+}
+
+/// Sends what is written, `window` bytes and then as many as the client says.
+async fn send_output(
+    mut stream: ServerStream<Any, Any>,
+    path: &Path,
+    mut window: i64,
+    gone: impl Future<Output = ()>,
+) -> Result<()> {
     let fifo = open(path, Interest::READABLE)?;
     let mut gone = std::pin::pin!(gone);
-    let mut window: i64 = 0;
     loop {
         tokio::select! {
             update = stream.recv() => match update.map_err(broken)? {
-                Some(any) => {
-                    let update: WindowUpdate = expect(&any)?;
-                    window += i64::from(update.update.max(0));
-                }
+                Some(any) => window += allowed(&any)?,
                 None => return Ok(()),
             },
             // Nobody asks for the rest.

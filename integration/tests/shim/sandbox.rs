@@ -256,3 +256,29 @@ fn streams_go_over_ttrpc() {
         held.end().await;
     });
 }
+
+/// As containerd 2.x does for its ExecSync: each stream is opened by an empty message first, and asked for all before there
+/// is a process.
+#[test]
+fn a_stream_may_be_asked_for_before_it_is_named() {
+    block_on(async {
+        let held = Plan::idle().hold().await;
+        held.run().await;
+        let stream = StreamingClient::new(held.shim.client.clone()).stream(Default::default()).await.unwrap();
+        let mut stdout = Open(stream);
+        stdout.0.send(&Any::default()).await.unwrap();
+        stdout.send(&StreamInit { id: "early".into(), ..Default::default() }).await;
+        stdout.0.recv().await.unwrap();
+        stdout.send(&WindowUpdate { update: 65536, ..Default::default() }).await;
+        let uri = format!("ttrpc+{}?streaming_id=early", held.started.address);
+        let streams = Streams { stdout: uri, ..Streams::default() };
+        held.exec("e", &["/bin/echo", "said"], &streams).await;
+        assert_eq!(held.shim.wait(&held.id, "e").await.unwrap().exit_status, 0);
+        held.shim.delete(&held.id, "e").await.unwrap();
+        assert_eq!(stdout.next::<Data>().await.data, b"said\n");
+        // And its end comes.
+        assert!(stdout.0.recv().await.is_err());
+        held.kill_and_delete().await;
+        held.end().await;
+    });
+}
