@@ -102,8 +102,11 @@ fn wrong_fields(text: &str) -> String {
         };
         let right = match value.as_bytes() {
             [] | [b'{' | b'}' | b'[' | b']' | b')', ..] | [.., b'{' | b'(' | b'['] => true,
-            // Fields that only other versions have, one until 1.7, one since 2.4.
+            // Fields that only other versions have, one until 1.7, the others since 2.4.
             b"\"\"" => ["criu_path", "parent_path"].contains(&field.as_str()),
+            b"0" => ["refault_anon", "refault_file", "activate_anon", "activate_file"]
+                .iter()
+                .any(|it| field.strip_prefix("workingset_") == Some(it)),
             [b'"', ..] => value.trim_matches('"') == field,
             // An element of a list: its only one, or a byte, all of which are looked at together.
             [b'0'..=b'9', ..] if token == value => {
