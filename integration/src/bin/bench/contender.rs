@@ -74,6 +74,10 @@ pub(crate) fn all() -> Vec<Contender> {
         let work = work.join(name);
         fs::create_dir(&work).expect("make a work directory");
         build_rootfs(&work.join("rootfs"));
+        // As on every host that has its /run in memory. A disk's file system would be measured with each, and not the same.
+        let state = work.join("state");
+        fs::create_dir(&state).expect("make a directory for states");
+        mount(Some("state"), &state, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount a tmpfs for states");
         Contender { name: name.to_owned(), binary, floor, work }
     };
     let mut all = Vec::new();
@@ -206,6 +210,7 @@ pub(crate) fn reap() {
 
 impl Drop for Contender {
     fn drop(&mut self) {
+        let _ = umount2(&self.work.join("state"), MntFlags::MNT_DETACH);
         let _ = fs::remove_dir_all(&self.work);
         // The last one to go takes the common directory along.
         let _ = self.work.parent().map(fs::remove_dir);
