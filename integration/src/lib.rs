@@ -49,6 +49,7 @@
 mod bundle;
 mod console;
 mod container;
+pub mod cri_client;
 mod leaks;
 mod output;
 mod runtime;

@@ -48,7 +48,7 @@ generated! {
     cgroups_v1 = "gen/cgroups_v1.rs";
     /// `io.containerd.cgroups.v2`: statistics of a host with cgroup v2.
     cgroups_v2 = "gen/cgroups_v2.rs";
-    /// `runtime.v1`: what a sandbox has to know of the kubelet's pod configuration.
+    /// `runtime.v1`: what a sandbox has to know of the kubelet's pod configuration, and the calls of a test.
     cri = "gen/cri.rs";
     /// `containerd.events`: what happens to tasks and sandboxes.
     events = "gen/events.rs";

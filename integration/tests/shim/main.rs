@@ -5,6 +5,7 @@
 mod churn;
 mod client;
 mod containerd;
+mod cri;
 mod docker;
 mod failures;
 mod held;

@@ -29,8 +29,12 @@ const _PROTOBUF_VERSION_CHECK: () = ::protobuf::VERSION_3_7_2;
 #[derive(PartialEq,Clone,Default,Debug)]
 pub struct PodSandboxConfig {
     // message fields
+    // @@protoc_insertion_point(field:runtime.v1.PodSandboxConfig.metadata)
+    pub metadata: ::protobuf::MessageField<PodSandboxMetadata>,
     // @@protoc_insertion_point(field:runtime.v1.PodSandboxConfig.hostname)
     pub hostname: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.PodSandboxConfig.log_directory)
+    pub log_directory: ::std::string::String,
     // @@protoc_insertion_point(field:runtime.v1.PodSandboxConfig.linux)
     pub linux: ::protobuf::MessageField<LinuxPodSandboxConfig>,
     // special fields
@@ -60,8 +64,14 @@ impl ::protobuf::Message for PodSandboxConfig {
     fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
         while let Some(tag) = is.read_raw_tag_or_eof()? {
             match tag {
+                10 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.metadata)?;
+                },
                 18 => {
                     self.hostname = is.read_string()?;
+                },
+                26 => {
+                    self.log_directory = is.read_string()?;
                 },
                 66 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.linux)?;
@@ -78,8 +88,15 @@ impl ::protobuf::Message for PodSandboxConfig {
     #[allow(unused_variables)]
     fn compute_size(&self) -> u64 {
         let mut my_size = 0;
+        if let Some(v) = self.metadata.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
         if !self.hostname.is_empty() {
             my_size += ::protobuf::rt::string_size(2, &self.hostname);
+        }
+        if !self.log_directory.is_empty() {
+            my_size += ::protobuf::rt::string_size(3, &self.log_directory);
         }
         if let Some(v) = self.linux.as_ref() {
             let len = v.compute_size();
@@ -91,8 +108,14 @@ impl ::protobuf::Message for PodSandboxConfig {
     }
 
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if let Some(v) = self.metadata.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
+        }
         if !self.hostname.is_empty() {
             os.write_string(2, &self.hostname)?;
+        }
+        if !self.log_directory.is_empty() {
+            os.write_string(3, &self.log_directory)?;
         }
         if let Some(v) = self.linux.as_ref() {
             ::protobuf::rt::write_message_field_with_cached_size(8, v, os)?;
@@ -114,15 +137,148 @@ impl ::protobuf::Message for PodSandboxConfig {
     }
 
     fn clear(&mut self) {
+        self.metadata.clear();
         self.hostname.clear();
+        self.log_directory.clear();
         self.linux.clear();
         self.special_fields.clear();
     }
 
     fn default_instance() -> &'static PodSandboxConfig {
         static instance: PodSandboxConfig = PodSandboxConfig {
+            metadata: ::protobuf::MessageField::none(),
             hostname: ::std::string::String::new(),
+            log_directory: ::std::string::String::new(),
             linux: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.PodSandboxMetadata)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct PodSandboxMetadata {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.PodSandboxMetadata.name)
+    pub name: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.PodSandboxMetadata.uid)
+    pub uid: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.PodSandboxMetadata.namespace)
+    pub namespace: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.PodSandboxMetadata.attempt)
+    pub attempt: u32,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.PodSandboxMetadata.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a PodSandboxMetadata {
+    fn default() -> &'a PodSandboxMetadata {
+        <PodSandboxMetadata as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl PodSandboxMetadata {
+    pub fn new() -> PodSandboxMetadata {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for PodSandboxMetadata {
+    const NAME: &'static str = "PodSandboxMetadata";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.name = is.read_string()?;
+                },
+                18 => {
+                    self.uid = is.read_string()?;
+                },
+                26 => {
+                    self.namespace = is.read_string()?;
+                },
+                32 => {
+                    self.attempt = is.read_uint32()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.name.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.name);
+        }
+        if !self.uid.is_empty() {
+            my_size += ::protobuf::rt::string_size(2, &self.uid);
+        }
+        if !self.namespace.is_empty() {
+            my_size += ::protobuf::rt::string_size(3, &self.namespace);
+        }
+        if self.attempt != 0 {
+            my_size += ::protobuf::rt::uint32_size(4, self.attempt);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.name.is_empty() {
+            os.write_string(1, &self.name)?;
+        }
+        if !self.uid.is_empty() {
+            os.write_string(2, &self.uid)?;
+        }
+        if !self.namespace.is_empty() {
+            os.write_string(3, &self.namespace)?;
+        }
+        if self.attempt != 0 {
+            os.write_uint32(4, self.attempt)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> PodSandboxMetadata {
+        PodSandboxMetadata::new()
+    }
+
+    fn clear(&mut self) {
+        self.name.clear();
+        self.uid.clear();
+        self.namespace.clear();
+        self.attempt = 0;
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static PodSandboxMetadata {
+        static instance: PodSandboxMetadata = PodSandboxMetadata {
+            name: ::std::string::String::new(),
+            uid: ::std::string::String::new(),
+            namespace: ::std::string::String::new(),
+            attempt: 0,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance
@@ -573,6 +729,4005 @@ impl ::protobuf::Message for UserNamespace {
     }
 }
 
+// @@protoc_insertion_point(message:runtime.v1.RunPodSandboxRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct RunPodSandboxRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.RunPodSandboxRequest.config)
+    pub config: ::protobuf::MessageField<PodSandboxConfig>,
+    // @@protoc_insertion_point(field:runtime.v1.RunPodSandboxRequest.runtime_handler)
+    pub runtime_handler: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.RunPodSandboxRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a RunPodSandboxRequest {
+    fn default() -> &'a RunPodSandboxRequest {
+        <RunPodSandboxRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl RunPodSandboxRequest {
+    pub fn new() -> RunPodSandboxRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for RunPodSandboxRequest {
+    const NAME: &'static str = "RunPodSandboxRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.config)?;
+                },
+                18 => {
+                    self.runtime_handler = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if let Some(v) = self.config.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        if !self.runtime_handler.is_empty() {
+            my_size += ::protobuf::rt::string_size(2, &self.runtime_handler);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if let Some(v) = self.config.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
+        }
+        if !self.runtime_handler.is_empty() {
+            os.write_string(2, &self.runtime_handler)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> RunPodSandboxRequest {
+        RunPodSandboxRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.config.clear();
+        self.runtime_handler.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static RunPodSandboxRequest {
+        static instance: RunPodSandboxRequest = RunPodSandboxRequest {
+            config: ::protobuf::MessageField::none(),
+            runtime_handler: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.RunPodSandboxResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct RunPodSandboxResponse {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.RunPodSandboxResponse.pod_sandbox_id)
+    pub pod_sandbox_id: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.RunPodSandboxResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a RunPodSandboxResponse {
+    fn default() -> &'a RunPodSandboxResponse {
+        <RunPodSandboxResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl RunPodSandboxResponse {
+    pub fn new() -> RunPodSandboxResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for RunPodSandboxResponse {
+    const NAME: &'static str = "RunPodSandboxResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.pod_sandbox_id = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.pod_sandbox_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.pod_sandbox_id);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.pod_sandbox_id.is_empty() {
+            os.write_string(1, &self.pod_sandbox_id)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> RunPodSandboxResponse {
+        RunPodSandboxResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.pod_sandbox_id.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static RunPodSandboxResponse {
+        static instance: RunPodSandboxResponse = RunPodSandboxResponse {
+            pod_sandbox_id: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.StopPodSandboxRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct StopPodSandboxRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.StopPodSandboxRequest.pod_sandbox_id)
+    pub pod_sandbox_id: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.StopPodSandboxRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a StopPodSandboxRequest {
+    fn default() -> &'a StopPodSandboxRequest {
+        <StopPodSandboxRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl StopPodSandboxRequest {
+    pub fn new() -> StopPodSandboxRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for StopPodSandboxRequest {
+    const NAME: &'static str = "StopPodSandboxRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.pod_sandbox_id = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.pod_sandbox_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.pod_sandbox_id);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.pod_sandbox_id.is_empty() {
+            os.write_string(1, &self.pod_sandbox_id)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> StopPodSandboxRequest {
+        StopPodSandboxRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.pod_sandbox_id.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static StopPodSandboxRequest {
+        static instance: StopPodSandboxRequest = StopPodSandboxRequest {
+            pod_sandbox_id: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.StopPodSandboxResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct StopPodSandboxResponse {
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.StopPodSandboxResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a StopPodSandboxResponse {
+    fn default() -> &'a StopPodSandboxResponse {
+        <StopPodSandboxResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl StopPodSandboxResponse {
+    pub fn new() -> StopPodSandboxResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for StopPodSandboxResponse {
+    const NAME: &'static str = "StopPodSandboxResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> StopPodSandboxResponse {
+        StopPodSandboxResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static StopPodSandboxResponse {
+        static instance: StopPodSandboxResponse = StopPodSandboxResponse {
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.RemovePodSandboxRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct RemovePodSandboxRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.RemovePodSandboxRequest.pod_sandbox_id)
+    pub pod_sandbox_id: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.RemovePodSandboxRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a RemovePodSandboxRequest {
+    fn default() -> &'a RemovePodSandboxRequest {
+        <RemovePodSandboxRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl RemovePodSandboxRequest {
+    pub fn new() -> RemovePodSandboxRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for RemovePodSandboxRequest {
+    const NAME: &'static str = "RemovePodSandboxRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.pod_sandbox_id = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.pod_sandbox_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.pod_sandbox_id);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.pod_sandbox_id.is_empty() {
+            os.write_string(1, &self.pod_sandbox_id)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> RemovePodSandboxRequest {
+        RemovePodSandboxRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.pod_sandbox_id.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static RemovePodSandboxRequest {
+        static instance: RemovePodSandboxRequest = RemovePodSandboxRequest {
+            pod_sandbox_id: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.RemovePodSandboxResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct RemovePodSandboxResponse {
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.RemovePodSandboxResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a RemovePodSandboxResponse {
+    fn default() -> &'a RemovePodSandboxResponse {
+        <RemovePodSandboxResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl RemovePodSandboxResponse {
+    pub fn new() -> RemovePodSandboxResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for RemovePodSandboxResponse {
+    const NAME: &'static str = "RemovePodSandboxResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> RemovePodSandboxResponse {
+        RemovePodSandboxResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static RemovePodSandboxResponse {
+        static instance: RemovePodSandboxResponse = RemovePodSandboxResponse {
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ImageSpec)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ImageSpec {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ImageSpec.image)
+    pub image: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ImageSpec.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ImageSpec {
+    fn default() -> &'a ImageSpec {
+        <ImageSpec as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ImageSpec {
+    pub fn new() -> ImageSpec {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ImageSpec {
+    const NAME: &'static str = "ImageSpec";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.image = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.image.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.image);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.image.is_empty() {
+            os.write_string(1, &self.image)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ImageSpec {
+        ImageSpec::new()
+    }
+
+    fn clear(&mut self) {
+        self.image.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ImageSpec {
+        static instance: ImageSpec = ImageSpec {
+            image: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ContainerMetadata)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ContainerMetadata {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ContainerMetadata.name)
+    pub name: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.ContainerMetadata.attempt)
+    pub attempt: u32,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ContainerMetadata.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ContainerMetadata {
+    fn default() -> &'a ContainerMetadata {
+        <ContainerMetadata as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ContainerMetadata {
+    pub fn new() -> ContainerMetadata {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ContainerMetadata {
+    const NAME: &'static str = "ContainerMetadata";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.name = is.read_string()?;
+                },
+                16 => {
+                    self.attempt = is.read_uint32()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.name.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.name);
+        }
+        if self.attempt != 0 {
+            my_size += ::protobuf::rt::uint32_size(2, self.attempt);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.name.is_empty() {
+            os.write_string(1, &self.name)?;
+        }
+        if self.attempt != 0 {
+            os.write_uint32(2, self.attempt)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ContainerMetadata {
+        ContainerMetadata::new()
+    }
+
+    fn clear(&mut self) {
+        self.name.clear();
+        self.attempt = 0;
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ContainerMetadata {
+        static instance: ContainerMetadata = ContainerMetadata {
+            name: ::std::string::String::new(),
+            attempt: 0,
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ContainerConfig)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ContainerConfig {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ContainerConfig.metadata)
+    pub metadata: ::protobuf::MessageField<ContainerMetadata>,
+    // @@protoc_insertion_point(field:runtime.v1.ContainerConfig.image)
+    pub image: ::protobuf::MessageField<ImageSpec>,
+    // @@protoc_insertion_point(field:runtime.v1.ContainerConfig.command)
+    pub command: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:runtime.v1.ContainerConfig.log_path)
+    pub log_path: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.ContainerConfig.linux)
+    pub linux: ::protobuf::MessageField<LinuxContainerConfig>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ContainerConfig.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ContainerConfig {
+    fn default() -> &'a ContainerConfig {
+        <ContainerConfig as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ContainerConfig {
+    pub fn new() -> ContainerConfig {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ContainerConfig {
+    const NAME: &'static str = "ContainerConfig";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.metadata)?;
+                },
+                18 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.image)?;
+                },
+                26 => {
+                    self.command.push(is.read_string()?);
+                },
+                90 => {
+                    self.log_path = is.read_string()?;
+                },
+                122 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.linux)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if let Some(v) = self.metadata.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        if let Some(v) = self.image.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        for value in &self.command {
+            my_size += ::protobuf::rt::string_size(3, &value);
+        };
+        if !self.log_path.is_empty() {
+            my_size += ::protobuf::rt::string_size(11, &self.log_path);
+        }
+        if let Some(v) = self.linux.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if let Some(v) = self.metadata.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
+        }
+        if let Some(v) = self.image.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
+        }
+        for v in &self.command {
+            os.write_string(3, &v)?;
+        };
+        if !self.log_path.is_empty() {
+            os.write_string(11, &self.log_path)?;
+        }
+        if let Some(v) = self.linux.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(15, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ContainerConfig {
+        ContainerConfig::new()
+    }
+
+    fn clear(&mut self) {
+        self.metadata.clear();
+        self.image.clear();
+        self.command.clear();
+        self.log_path.clear();
+        self.linux.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ContainerConfig {
+        static instance: ContainerConfig = ContainerConfig {
+            metadata: ::protobuf::MessageField::none(),
+            image: ::protobuf::MessageField::none(),
+            command: ::std::vec::Vec::new(),
+            log_path: ::std::string::String::new(),
+            linux: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.LinuxContainerConfig)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct LinuxContainerConfig {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.LinuxContainerConfig.resources)
+    pub resources: ::protobuf::MessageField<LinuxContainerResources>,
+    // @@protoc_insertion_point(field:runtime.v1.LinuxContainerConfig.security_context)
+    pub security_context: ::protobuf::MessageField<LinuxContainerSecurityContext>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.LinuxContainerConfig.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a LinuxContainerConfig {
+    fn default() -> &'a LinuxContainerConfig {
+        <LinuxContainerConfig as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl LinuxContainerConfig {
+    pub fn new() -> LinuxContainerConfig {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for LinuxContainerConfig {
+    const NAME: &'static str = "LinuxContainerConfig";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.resources)?;
+                },
+                18 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.security_context)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if let Some(v) = self.resources.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        if let Some(v) = self.security_context.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if let Some(v) = self.resources.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
+        }
+        if let Some(v) = self.security_context.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> LinuxContainerConfig {
+        LinuxContainerConfig::new()
+    }
+
+    fn clear(&mut self) {
+        self.resources.clear();
+        self.security_context.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static LinuxContainerConfig {
+        static instance: LinuxContainerConfig = LinuxContainerConfig {
+            resources: ::protobuf::MessageField::none(),
+            security_context: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.LinuxContainerResources)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct LinuxContainerResources {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.LinuxContainerResources.memory_limit_in_bytes)
+    pub memory_limit_in_bytes: i64,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.LinuxContainerResources.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a LinuxContainerResources {
+    fn default() -> &'a LinuxContainerResources {
+        <LinuxContainerResources as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl LinuxContainerResources {
+    pub fn new() -> LinuxContainerResources {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for LinuxContainerResources {
+    const NAME: &'static str = "LinuxContainerResources";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                32 => {
+                    self.memory_limit_in_bytes = is.read_int64()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if self.memory_limit_in_bytes != 0 {
+            my_size += ::protobuf::rt::int64_size(4, self.memory_limit_in_bytes);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if self.memory_limit_in_bytes != 0 {
+            os.write_int64(4, self.memory_limit_in_bytes)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> LinuxContainerResources {
+        LinuxContainerResources::new()
+    }
+
+    fn clear(&mut self) {
+        self.memory_limit_in_bytes = 0;
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static LinuxContainerResources {
+        static instance: LinuxContainerResources = LinuxContainerResources {
+            memory_limit_in_bytes: 0,
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.LinuxContainerSecurityContext)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct LinuxContainerSecurityContext {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.LinuxContainerSecurityContext.namespace_options)
+    pub namespace_options: ::protobuf::MessageField<NamespaceOption>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.LinuxContainerSecurityContext.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a LinuxContainerSecurityContext {
+    fn default() -> &'a LinuxContainerSecurityContext {
+        <LinuxContainerSecurityContext as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl LinuxContainerSecurityContext {
+    pub fn new() -> LinuxContainerSecurityContext {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for LinuxContainerSecurityContext {
+    const NAME: &'static str = "LinuxContainerSecurityContext";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                26 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.namespace_options)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if let Some(v) = self.namespace_options.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if let Some(v) = self.namespace_options.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(3, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> LinuxContainerSecurityContext {
+        LinuxContainerSecurityContext::new()
+    }
+
+    fn clear(&mut self) {
+        self.namespace_options.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static LinuxContainerSecurityContext {
+        static instance: LinuxContainerSecurityContext = LinuxContainerSecurityContext {
+            namespace_options: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.CreateContainerRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct CreateContainerRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.CreateContainerRequest.pod_sandbox_id)
+    pub pod_sandbox_id: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.CreateContainerRequest.config)
+    pub config: ::protobuf::MessageField<ContainerConfig>,
+    // @@protoc_insertion_point(field:runtime.v1.CreateContainerRequest.sandbox_config)
+    pub sandbox_config: ::protobuf::MessageField<PodSandboxConfig>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.CreateContainerRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a CreateContainerRequest {
+    fn default() -> &'a CreateContainerRequest {
+        <CreateContainerRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl CreateContainerRequest {
+    pub fn new() -> CreateContainerRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for CreateContainerRequest {
+    const NAME: &'static str = "CreateContainerRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.pod_sandbox_id = is.read_string()?;
+                },
+                18 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.config)?;
+                },
+                26 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.sandbox_config)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.pod_sandbox_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.pod_sandbox_id);
+        }
+        if let Some(v) = self.config.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        if let Some(v) = self.sandbox_config.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.pod_sandbox_id.is_empty() {
+            os.write_string(1, &self.pod_sandbox_id)?;
+        }
+        if let Some(v) = self.config.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
+        }
+        if let Some(v) = self.sandbox_config.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(3, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> CreateContainerRequest {
+        CreateContainerRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.pod_sandbox_id.clear();
+        self.config.clear();
+        self.sandbox_config.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static CreateContainerRequest {
+        static instance: CreateContainerRequest = CreateContainerRequest {
+            pod_sandbox_id: ::std::string::String::new(),
+            config: ::protobuf::MessageField::none(),
+            sandbox_config: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.CreateContainerResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct CreateContainerResponse {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.CreateContainerResponse.container_id)
+    pub container_id: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.CreateContainerResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a CreateContainerResponse {
+    fn default() -> &'a CreateContainerResponse {
+        <CreateContainerResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl CreateContainerResponse {
+    pub fn new() -> CreateContainerResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for CreateContainerResponse {
+    const NAME: &'static str = "CreateContainerResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.container_id = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.container_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.container_id);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.container_id.is_empty() {
+            os.write_string(1, &self.container_id)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> CreateContainerResponse {
+        CreateContainerResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.container_id.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static CreateContainerResponse {
+        static instance: CreateContainerResponse = CreateContainerResponse {
+            container_id: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.StartContainerRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct StartContainerRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.StartContainerRequest.container_id)
+    pub container_id: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.StartContainerRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a StartContainerRequest {
+    fn default() -> &'a StartContainerRequest {
+        <StartContainerRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl StartContainerRequest {
+    pub fn new() -> StartContainerRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for StartContainerRequest {
+    const NAME: &'static str = "StartContainerRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.container_id = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.container_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.container_id);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.container_id.is_empty() {
+            os.write_string(1, &self.container_id)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> StartContainerRequest {
+        StartContainerRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.container_id.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static StartContainerRequest {
+        static instance: StartContainerRequest = StartContainerRequest {
+            container_id: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.StartContainerResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct StartContainerResponse {
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.StartContainerResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a StartContainerResponse {
+    fn default() -> &'a StartContainerResponse {
+        <StartContainerResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl StartContainerResponse {
+    pub fn new() -> StartContainerResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for StartContainerResponse {
+    const NAME: &'static str = "StartContainerResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> StartContainerResponse {
+        StartContainerResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static StartContainerResponse {
+        static instance: StartContainerResponse = StartContainerResponse {
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.StopContainerRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct StopContainerRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.StopContainerRequest.container_id)
+    pub container_id: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.StopContainerRequest.timeout)
+    pub timeout: i64,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.StopContainerRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a StopContainerRequest {
+    fn default() -> &'a StopContainerRequest {
+        <StopContainerRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl StopContainerRequest {
+    pub fn new() -> StopContainerRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for StopContainerRequest {
+    const NAME: &'static str = "StopContainerRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.container_id = is.read_string()?;
+                },
+                16 => {
+                    self.timeout = is.read_int64()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.container_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.container_id);
+        }
+        if self.timeout != 0 {
+            my_size += ::protobuf::rt::int64_size(2, self.timeout);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.container_id.is_empty() {
+            os.write_string(1, &self.container_id)?;
+        }
+        if self.timeout != 0 {
+            os.write_int64(2, self.timeout)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> StopContainerRequest {
+        StopContainerRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.container_id.clear();
+        self.timeout = 0;
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static StopContainerRequest {
+        static instance: StopContainerRequest = StopContainerRequest {
+            container_id: ::std::string::String::new(),
+            timeout: 0,
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.StopContainerResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct StopContainerResponse {
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.StopContainerResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a StopContainerResponse {
+    fn default() -> &'a StopContainerResponse {
+        <StopContainerResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl StopContainerResponse {
+    pub fn new() -> StopContainerResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for StopContainerResponse {
+    const NAME: &'static str = "StopContainerResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> StopContainerResponse {
+        StopContainerResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static StopContainerResponse {
+        static instance: StopContainerResponse = StopContainerResponse {
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.RemoveContainerRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct RemoveContainerRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.RemoveContainerRequest.container_id)
+    pub container_id: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.RemoveContainerRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a RemoveContainerRequest {
+    fn default() -> &'a RemoveContainerRequest {
+        <RemoveContainerRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl RemoveContainerRequest {
+    pub fn new() -> RemoveContainerRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for RemoveContainerRequest {
+    const NAME: &'static str = "RemoveContainerRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.container_id = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.container_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.container_id);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.container_id.is_empty() {
+            os.write_string(1, &self.container_id)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> RemoveContainerRequest {
+        RemoveContainerRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.container_id.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static RemoveContainerRequest {
+        static instance: RemoveContainerRequest = RemoveContainerRequest {
+            container_id: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.RemoveContainerResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct RemoveContainerResponse {
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.RemoveContainerResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a RemoveContainerResponse {
+    fn default() -> &'a RemoveContainerResponse {
+        <RemoveContainerResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl RemoveContainerResponse {
+    pub fn new() -> RemoveContainerResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for RemoveContainerResponse {
+    const NAME: &'static str = "RemoveContainerResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> RemoveContainerResponse {
+        RemoveContainerResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static RemoveContainerResponse {
+        static instance: RemoveContainerResponse = RemoveContainerResponse {
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.UpdateContainerResourcesRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct UpdateContainerResourcesRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.UpdateContainerResourcesRequest.container_id)
+    pub container_id: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.UpdateContainerResourcesRequest.linux)
+    pub linux: ::protobuf::MessageField<LinuxContainerResources>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.UpdateContainerResourcesRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a UpdateContainerResourcesRequest {
+    fn default() -> &'a UpdateContainerResourcesRequest {
+        <UpdateContainerResourcesRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl UpdateContainerResourcesRequest {
+    pub fn new() -> UpdateContainerResourcesRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for UpdateContainerResourcesRequest {
+    const NAME: &'static str = "UpdateContainerResourcesRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.container_id = is.read_string()?;
+                },
+                18 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.linux)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.container_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.container_id);
+        }
+        if let Some(v) = self.linux.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.container_id.is_empty() {
+            os.write_string(1, &self.container_id)?;
+        }
+        if let Some(v) = self.linux.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> UpdateContainerResourcesRequest {
+        UpdateContainerResourcesRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.container_id.clear();
+        self.linux.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static UpdateContainerResourcesRequest {
+        static instance: UpdateContainerResourcesRequest = UpdateContainerResourcesRequest {
+            container_id: ::std::string::String::new(),
+            linux: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.UpdateContainerResourcesResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct UpdateContainerResourcesResponse {
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.UpdateContainerResourcesResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a UpdateContainerResourcesResponse {
+    fn default() -> &'a UpdateContainerResourcesResponse {
+        <UpdateContainerResourcesResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl UpdateContainerResourcesResponse {
+    pub fn new() -> UpdateContainerResourcesResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for UpdateContainerResourcesResponse {
+    const NAME: &'static str = "UpdateContainerResourcesResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> UpdateContainerResourcesResponse {
+        UpdateContainerResourcesResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static UpdateContainerResourcesResponse {
+        static instance: UpdateContainerResourcesResponse = UpdateContainerResourcesResponse {
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ContainerStatusRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ContainerStatusRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ContainerStatusRequest.container_id)
+    pub container_id: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ContainerStatusRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ContainerStatusRequest {
+    fn default() -> &'a ContainerStatusRequest {
+        <ContainerStatusRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ContainerStatusRequest {
+    pub fn new() -> ContainerStatusRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ContainerStatusRequest {
+    const NAME: &'static str = "ContainerStatusRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.container_id = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.container_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.container_id);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.container_id.is_empty() {
+            os.write_string(1, &self.container_id)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ContainerStatusRequest {
+        ContainerStatusRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.container_id.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ContainerStatusRequest {
+        static instance: ContainerStatusRequest = ContainerStatusRequest {
+            container_id: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ContainerStatusResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ContainerStatusResponse {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ContainerStatusResponse.status)
+    pub status: ::protobuf::MessageField<ContainerStatus>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ContainerStatusResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ContainerStatusResponse {
+    fn default() -> &'a ContainerStatusResponse {
+        <ContainerStatusResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ContainerStatusResponse {
+    pub fn new() -> ContainerStatusResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ContainerStatusResponse {
+    const NAME: &'static str = "ContainerStatusResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.status)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if let Some(v) = self.status.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if let Some(v) = self.status.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ContainerStatusResponse {
+        ContainerStatusResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.status.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ContainerStatusResponse {
+        static instance: ContainerStatusResponse = ContainerStatusResponse {
+            status: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ContainerStatus)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ContainerStatus {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ContainerStatus.state)
+    pub state: ::protobuf::EnumOrUnknown<ContainerState>,
+    // @@protoc_insertion_point(field:runtime.v1.ContainerStatus.exit_code)
+    pub exit_code: i32,
+    // @@protoc_insertion_point(field:runtime.v1.ContainerStatus.reason)
+    pub reason: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ContainerStatus.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ContainerStatus {
+    fn default() -> &'a ContainerStatus {
+        <ContainerStatus as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ContainerStatus {
+    pub fn new() -> ContainerStatus {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ContainerStatus {
+    const NAME: &'static str = "ContainerStatus";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                24 => {
+                    self.state = is.read_enum_or_unknown()?;
+                },
+                56 => {
+                    self.exit_code = is.read_int32()?;
+                },
+                82 => {
+                    self.reason = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if self.state != ::protobuf::EnumOrUnknown::new(ContainerState::CONTAINER_CREATED) {
+            my_size += ::protobuf::rt::int32_size(3, self.state.value());
+        }
+        if self.exit_code != 0 {
+            my_size += ::protobuf::rt::int32_size(7, self.exit_code);
+        }
+        if !self.reason.is_empty() {
+            my_size += ::protobuf::rt::string_size(10, &self.reason);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if self.state != ::protobuf::EnumOrUnknown::new(ContainerState::CONTAINER_CREATED) {
+            os.write_enum(3, ::protobuf::EnumOrUnknown::value(&self.state))?;
+        }
+        if self.exit_code != 0 {
+            os.write_int32(7, self.exit_code)?;
+        }
+        if !self.reason.is_empty() {
+            os.write_string(10, &self.reason)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ContainerStatus {
+        ContainerStatus::new()
+    }
+
+    fn clear(&mut self) {
+        self.state = ::protobuf::EnumOrUnknown::new(ContainerState::CONTAINER_CREATED);
+        self.exit_code = 0;
+        self.reason.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ContainerStatus {
+        static instance: ContainerStatus = ContainerStatus {
+            state: ::protobuf::EnumOrUnknown::from_i32(0),
+            exit_code: 0,
+            reason: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ContainerStatsRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ContainerStatsRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ContainerStatsRequest.container_id)
+    pub container_id: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ContainerStatsRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ContainerStatsRequest {
+    fn default() -> &'a ContainerStatsRequest {
+        <ContainerStatsRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ContainerStatsRequest {
+    pub fn new() -> ContainerStatsRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ContainerStatsRequest {
+    const NAME: &'static str = "ContainerStatsRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.container_id = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.container_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.container_id);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.container_id.is_empty() {
+            os.write_string(1, &self.container_id)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ContainerStatsRequest {
+        ContainerStatsRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.container_id.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ContainerStatsRequest {
+        static instance: ContainerStatsRequest = ContainerStatsRequest {
+            container_id: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ContainerStatsResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ContainerStatsResponse {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ContainerStatsResponse.stats)
+    pub stats: ::protobuf::MessageField<ContainerStats>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ContainerStatsResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ContainerStatsResponse {
+    fn default() -> &'a ContainerStatsResponse {
+        <ContainerStatsResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ContainerStatsResponse {
+    pub fn new() -> ContainerStatsResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ContainerStatsResponse {
+    const NAME: &'static str = "ContainerStatsResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.stats)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if let Some(v) = self.stats.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if let Some(v) = self.stats.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ContainerStatsResponse {
+        ContainerStatsResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.stats.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ContainerStatsResponse {
+        static instance: ContainerStatsResponse = ContainerStatsResponse {
+            stats: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ContainerStats)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ContainerStats {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ContainerStats.cpu)
+    pub cpu: ::protobuf::MessageField<CpuUsage>,
+    // @@protoc_insertion_point(field:runtime.v1.ContainerStats.memory)
+    pub memory: ::protobuf::MessageField<MemoryUsage>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ContainerStats.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ContainerStats {
+    fn default() -> &'a ContainerStats {
+        <ContainerStats as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ContainerStats {
+    pub fn new() -> ContainerStats {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ContainerStats {
+    const NAME: &'static str = "ContainerStats";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                18 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.cpu)?;
+                },
+                26 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.memory)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if let Some(v) = self.cpu.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        if let Some(v) = self.memory.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if let Some(v) = self.cpu.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
+        }
+        if let Some(v) = self.memory.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(3, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ContainerStats {
+        ContainerStats::new()
+    }
+
+    fn clear(&mut self) {
+        self.cpu.clear();
+        self.memory.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ContainerStats {
+        static instance: ContainerStats = ContainerStats {
+            cpu: ::protobuf::MessageField::none(),
+            memory: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.CpuUsage)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct CpuUsage {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.CpuUsage.usage_core_nano_seconds)
+    pub usage_core_nano_seconds: ::protobuf::MessageField<UInt64Value>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.CpuUsage.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a CpuUsage {
+    fn default() -> &'a CpuUsage {
+        <CpuUsage as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl CpuUsage {
+    pub fn new() -> CpuUsage {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for CpuUsage {
+    const NAME: &'static str = "CpuUsage";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                18 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.usage_core_nano_seconds)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if let Some(v) = self.usage_core_nano_seconds.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if let Some(v) = self.usage_core_nano_seconds.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> CpuUsage {
+        CpuUsage::new()
+    }
+
+    fn clear(&mut self) {
+        self.usage_core_nano_seconds.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static CpuUsage {
+        static instance: CpuUsage = CpuUsage {
+            usage_core_nano_seconds: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.MemoryUsage)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct MemoryUsage {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.MemoryUsage.working_set_bytes)
+    pub working_set_bytes: ::protobuf::MessageField<UInt64Value>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.MemoryUsage.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a MemoryUsage {
+    fn default() -> &'a MemoryUsage {
+        <MemoryUsage as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl MemoryUsage {
+    pub fn new() -> MemoryUsage {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for MemoryUsage {
+    const NAME: &'static str = "MemoryUsage";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                18 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.working_set_bytes)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if let Some(v) = self.working_set_bytes.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if let Some(v) = self.working_set_bytes.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> MemoryUsage {
+        MemoryUsage::new()
+    }
+
+    fn clear(&mut self) {
+        self.working_set_bytes.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static MemoryUsage {
+        static instance: MemoryUsage = MemoryUsage {
+            working_set_bytes: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.UInt64Value)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct UInt64Value {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.UInt64Value.value)
+    pub value: u64,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.UInt64Value.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a UInt64Value {
+    fn default() -> &'a UInt64Value {
+        <UInt64Value as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl UInt64Value {
+    pub fn new() -> UInt64Value {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for UInt64Value {
+    const NAME: &'static str = "UInt64Value";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                8 => {
+                    self.value = is.read_uint64()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if self.value != 0 {
+            my_size += ::protobuf::rt::uint64_size(1, self.value);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if self.value != 0 {
+            os.write_uint64(1, self.value)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> UInt64Value {
+        UInt64Value::new()
+    }
+
+    fn clear(&mut self) {
+        self.value = 0;
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static UInt64Value {
+        static instance: UInt64Value = UInt64Value {
+            value: 0,
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ExecSyncRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ExecSyncRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ExecSyncRequest.container_id)
+    pub container_id: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.ExecSyncRequest.cmd)
+    pub cmd: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:runtime.v1.ExecSyncRequest.timeout)
+    pub timeout: i64,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ExecSyncRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ExecSyncRequest {
+    fn default() -> &'a ExecSyncRequest {
+        <ExecSyncRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ExecSyncRequest {
+    pub fn new() -> ExecSyncRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ExecSyncRequest {
+    const NAME: &'static str = "ExecSyncRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.container_id = is.read_string()?;
+                },
+                18 => {
+                    self.cmd.push(is.read_string()?);
+                },
+                24 => {
+                    self.timeout = is.read_int64()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.container_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.container_id);
+        }
+        for value in &self.cmd {
+            my_size += ::protobuf::rt::string_size(2, &value);
+        };
+        if self.timeout != 0 {
+            my_size += ::protobuf::rt::int64_size(3, self.timeout);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.container_id.is_empty() {
+            os.write_string(1, &self.container_id)?;
+        }
+        for v in &self.cmd {
+            os.write_string(2, &v)?;
+        };
+        if self.timeout != 0 {
+            os.write_int64(3, self.timeout)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ExecSyncRequest {
+        ExecSyncRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.container_id.clear();
+        self.cmd.clear();
+        self.timeout = 0;
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ExecSyncRequest {
+        static instance: ExecSyncRequest = ExecSyncRequest {
+            container_id: ::std::string::String::new(),
+            cmd: ::std::vec::Vec::new(),
+            timeout: 0,
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ExecSyncResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ExecSyncResponse {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ExecSyncResponse.stdout)
+    pub stdout: ::std::vec::Vec<u8>,
+    // @@protoc_insertion_point(field:runtime.v1.ExecSyncResponse.stderr)
+    pub stderr: ::std::vec::Vec<u8>,
+    // @@protoc_insertion_point(field:runtime.v1.ExecSyncResponse.exit_code)
+    pub exit_code: i32,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ExecSyncResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ExecSyncResponse {
+    fn default() -> &'a ExecSyncResponse {
+        <ExecSyncResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ExecSyncResponse {
+    pub fn new() -> ExecSyncResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ExecSyncResponse {
+    const NAME: &'static str = "ExecSyncResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.stdout = is.read_bytes()?;
+                },
+                18 => {
+                    self.stderr = is.read_bytes()?;
+                },
+                24 => {
+                    self.exit_code = is.read_int32()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.stdout.is_empty() {
+            my_size += ::protobuf::rt::bytes_size(1, &self.stdout);
+        }
+        if !self.stderr.is_empty() {
+            my_size += ::protobuf::rt::bytes_size(2, &self.stderr);
+        }
+        if self.exit_code != 0 {
+            my_size += ::protobuf::rt::int32_size(3, self.exit_code);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.stdout.is_empty() {
+            os.write_bytes(1, &self.stdout)?;
+        }
+        if !self.stderr.is_empty() {
+            os.write_bytes(2, &self.stderr)?;
+        }
+        if self.exit_code != 0 {
+            os.write_int32(3, self.exit_code)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ExecSyncResponse {
+        ExecSyncResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.stdout.clear();
+        self.stderr.clear();
+        self.exit_code = 0;
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ExecSyncResponse {
+        static instance: ExecSyncResponse = ExecSyncResponse {
+            stdout: ::std::vec::Vec::new(),
+            stderr: ::std::vec::Vec::new(),
+            exit_code: 0,
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ExecRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ExecRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ExecRequest.container_id)
+    pub container_id: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.ExecRequest.cmd)
+    pub cmd: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:runtime.v1.ExecRequest.stdout)
+    pub stdout: bool,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ExecRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ExecRequest {
+    fn default() -> &'a ExecRequest {
+        <ExecRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ExecRequest {
+    pub fn new() -> ExecRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ExecRequest {
+    const NAME: &'static str = "ExecRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.container_id = is.read_string()?;
+                },
+                18 => {
+                    self.cmd.push(is.read_string()?);
+                },
+                40 => {
+                    self.stdout = is.read_bool()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.container_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.container_id);
+        }
+        for value in &self.cmd {
+            my_size += ::protobuf::rt::string_size(2, &value);
+        };
+        if self.stdout != false {
+            my_size += 1 + 1;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.container_id.is_empty() {
+            os.write_string(1, &self.container_id)?;
+        }
+        for v in &self.cmd {
+            os.write_string(2, &v)?;
+        };
+        if self.stdout != false {
+            os.write_bool(5, self.stdout)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ExecRequest {
+        ExecRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.container_id.clear();
+        self.cmd.clear();
+        self.stdout = false;
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ExecRequest {
+        static instance: ExecRequest = ExecRequest {
+            container_id: ::std::string::String::new(),
+            cmd: ::std::vec::Vec::new(),
+            stdout: false,
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ExecResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ExecResponse {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ExecResponse.url)
+    pub url: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ExecResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ExecResponse {
+    fn default() -> &'a ExecResponse {
+        <ExecResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ExecResponse {
+    pub fn new() -> ExecResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ExecResponse {
+    const NAME: &'static str = "ExecResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.url = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.url.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.url);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.url.is_empty() {
+            os.write_string(1, &self.url)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ExecResponse {
+        ExecResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.url.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ExecResponse {
+        static instance: ExecResponse = ExecResponse {
+            url: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.AttachRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct AttachRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.AttachRequest.container_id)
+    pub container_id: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.AttachRequest.stdout)
+    pub stdout: bool,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.AttachRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a AttachRequest {
+    fn default() -> &'a AttachRequest {
+        <AttachRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl AttachRequest {
+    pub fn new() -> AttachRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for AttachRequest {
+    const NAME: &'static str = "AttachRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.container_id = is.read_string()?;
+                },
+                32 => {
+                    self.stdout = is.read_bool()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.container_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.container_id);
+        }
+        if self.stdout != false {
+            my_size += 1 + 1;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.container_id.is_empty() {
+            os.write_string(1, &self.container_id)?;
+        }
+        if self.stdout != false {
+            os.write_bool(4, self.stdout)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> AttachRequest {
+        AttachRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.container_id.clear();
+        self.stdout = false;
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static AttachRequest {
+        static instance: AttachRequest = AttachRequest {
+            container_id: ::std::string::String::new(),
+            stdout: false,
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.AttachResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct AttachResponse {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.AttachResponse.url)
+    pub url: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.AttachResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a AttachResponse {
+    fn default() -> &'a AttachResponse {
+        <AttachResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl AttachResponse {
+    pub fn new() -> AttachResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for AttachResponse {
+    const NAME: &'static str = "AttachResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.url = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.url.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.url);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.url.is_empty() {
+            os.write_string(1, &self.url)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> AttachResponse {
+        AttachResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.url.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static AttachResponse {
+        static instance: AttachResponse = AttachResponse {
+            url: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.PortForwardRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct PortForwardRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.PortForwardRequest.pod_sandbox_id)
+    pub pod_sandbox_id: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.PortForwardRequest.port)
+    pub port: ::std::vec::Vec<i32>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.PortForwardRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a PortForwardRequest {
+    fn default() -> &'a PortForwardRequest {
+        <PortForwardRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl PortForwardRequest {
+    pub fn new() -> PortForwardRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for PortForwardRequest {
+    const NAME: &'static str = "PortForwardRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.pod_sandbox_id = is.read_string()?;
+                },
+                18 => {
+                    is.read_repeated_packed_int32_into(&mut self.port)?;
+                },
+                16 => {
+                    self.port.push(is.read_int32()?);
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.pod_sandbox_id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.pod_sandbox_id);
+        }
+        my_size += ::protobuf::rt::vec_packed_int32_size(2, &self.port);
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.pod_sandbox_id.is_empty() {
+            os.write_string(1, &self.pod_sandbox_id)?;
+        }
+        os.write_repeated_packed_int32(2, &self.port)?;
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> PortForwardRequest {
+        PortForwardRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.pod_sandbox_id.clear();
+        self.port.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static PortForwardRequest {
+        static instance: PortForwardRequest = PortForwardRequest {
+            pod_sandbox_id: ::std::string::String::new(),
+            port: ::std::vec::Vec::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.PortForwardResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct PortForwardResponse {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.PortForwardResponse.url)
+    pub url: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.PortForwardResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a PortForwardResponse {
+    fn default() -> &'a PortForwardResponse {
+        <PortForwardResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl PortForwardResponse {
+    pub fn new() -> PortForwardResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for PortForwardResponse {
+    const NAME: &'static str = "PortForwardResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.url = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.url.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.url);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.url.is_empty() {
+            os.write_string(1, &self.url)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> PortForwardResponse {
+        PortForwardResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.url.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static PortForwardResponse {
+        static instance: PortForwardResponse = PortForwardResponse {
+            url: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ImageStatusRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ImageStatusRequest {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ImageStatusRequest.image)
+    pub image: ::protobuf::MessageField<ImageSpec>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ImageStatusRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ImageStatusRequest {
+    fn default() -> &'a ImageStatusRequest {
+        <ImageStatusRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ImageStatusRequest {
+    pub fn new() -> ImageStatusRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ImageStatusRequest {
+    const NAME: &'static str = "ImageStatusRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.image)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if let Some(v) = self.image.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if let Some(v) = self.image.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ImageStatusRequest {
+        ImageStatusRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.image.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ImageStatusRequest {
+        static instance: ImageStatusRequest = ImageStatusRequest {
+            image: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.ImageStatusResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ImageStatusResponse {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.ImageStatusResponse.image)
+    pub image: ::protobuf::MessageField<Image>,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.ImageStatusResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ImageStatusResponse {
+    fn default() -> &'a ImageStatusResponse {
+        <ImageStatusResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ImageStatusResponse {
+    pub fn new() -> ImageStatusResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ImageStatusResponse {
+    const NAME: &'static str = "ImageStatusResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.image)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if let Some(v) = self.image.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if let Some(v) = self.image.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ImageStatusResponse {
+        ImageStatusResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.image.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ImageStatusResponse {
+        static instance: ImageStatusResponse = ImageStatusResponse {
+            image: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.Image)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct Image {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.Image.id)
+    pub id: ::std::string::String,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.Image.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a Image {
+    fn default() -> &'a Image {
+        <Image as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl Image {
+    pub fn new() -> Image {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for Image {
+    const NAME: &'static str = "Image";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.id = is.read_string()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.id.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.id);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.id.is_empty() {
+            os.write_string(1, &self.id)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> Image {
+        Image::new()
+    }
+
+    fn clear(&mut self) {
+        self.id.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static Image {
+        static instance: Image = Image {
+            id: ::std::string::String::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
 #[derive(Clone,Copy,PartialEq,Eq,Debug,Hash)]
 // @@protoc_insertion_point(enum:runtime.v1.NamespaceMode)
 pub enum NamespaceMode {
@@ -624,6 +4779,61 @@ impl ::protobuf::Enum for NamespaceMode {
 impl ::std::default::Default for NamespaceMode {
     fn default() -> Self {
         NamespaceMode::POD
+    }
+}
+
+
+#[derive(Clone,Copy,PartialEq,Eq,Debug,Hash)]
+// @@protoc_insertion_point(enum:runtime.v1.ContainerState)
+pub enum ContainerState {
+    // @@protoc_insertion_point(enum_value:runtime.v1.ContainerState.CONTAINER_CREATED)
+    CONTAINER_CREATED = 0,
+    // @@protoc_insertion_point(enum_value:runtime.v1.ContainerState.CONTAINER_RUNNING)
+    CONTAINER_RUNNING = 1,
+    // @@protoc_insertion_point(enum_value:runtime.v1.ContainerState.CONTAINER_EXITED)
+    CONTAINER_EXITED = 2,
+    // @@protoc_insertion_point(enum_value:runtime.v1.ContainerState.CONTAINER_UNKNOWN)
+    CONTAINER_UNKNOWN = 3,
+}
+
+impl ::protobuf::Enum for ContainerState {
+    const NAME: &'static str = "ContainerState";
+
+    fn value(&self) -> i32 {
+        *self as i32
+    }
+
+    fn from_i32(value: i32) -> ::std::option::Option<ContainerState> {
+        match value {
+            0 => ::std::option::Option::Some(ContainerState::CONTAINER_CREATED),
+            1 => ::std::option::Option::Some(ContainerState::CONTAINER_RUNNING),
+            2 => ::std::option::Option::Some(ContainerState::CONTAINER_EXITED),
+            3 => ::std::option::Option::Some(ContainerState::CONTAINER_UNKNOWN),
+            _ => ::std::option::Option::None
+        }
+    }
+
+    fn from_str(str: &str) -> ::std::option::Option<ContainerState> {
+        match str {
+            "CONTAINER_CREATED" => ::std::option::Option::Some(ContainerState::CONTAINER_CREATED),
+            "CONTAINER_RUNNING" => ::std::option::Option::Some(ContainerState::CONTAINER_RUNNING),
+            "CONTAINER_EXITED" => ::std::option::Option::Some(ContainerState::CONTAINER_EXITED),
+            "CONTAINER_UNKNOWN" => ::std::option::Option::Some(ContainerState::CONTAINER_UNKNOWN),
+            _ => ::std::option::Option::None
+        }
+    }
+
+    const VALUES: &'static [ContainerState] = &[
+        ContainerState::CONTAINER_CREATED,
+        ContainerState::CONTAINER_RUNNING,
+        ContainerState::CONTAINER_EXITED,
+        ContainerState::CONTAINER_UNKNOWN,
+    ];
+}
+
+impl ::std::default::Default for ContainerState {
+    fn default() -> Self {
+        ContainerState::CONTAINER_CREATED
     }
 }
 

@@ -1,0 +1,266 @@
+//! Pods over the shim, as the kubelet runs them: containerd's CRI plugin, with a pause container and without network plugins.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use integration::cri_client::Cri;
+use integration::shim_client::block_on;
+use integration::world::{Server, User, World, report};
+use integration::{need, skip, wait};
+use tare_proto::Message;
+use tare_proto::cri::*;
+
+use super::held::shim_under_test;
+
+/// The one image is also that of the pause container.
+const CONFIG: &str = r#"
+version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "docker.io/library/box:latest"
+# What a container may ask for is no more than the test itself may.
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".containerd]
+default_runtime_name = "tare"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tare]
+runtime_type = "io.containerd.tare.v2"
+"#;
+
+const IMAGE: &str = "docker.io/library/box:latest";
+
+const IMPORT: &str = "
+umoci init --layout image
+umoci new --image image:latest
+umoci insert --image image:latest rootfs /
+umoci config --image image:latest --config.env PATH=/bin --config.cmd /bin/sleep --config.cmd 1000
+tar -C image -cf image.tar .
+ctr --address /run/world/containerd.sock -n k8s.io images import --base-name docker.io/library/box image.tar
+";
+
+/// Where the daemon keeps bundles and what belongs to pods, and `tare` its containers' state.
+const STATES: &[&str] = &[
+    "/run/world/containerd.state/io.containerd.runtime.v2.task/k8s.io",
+    "/run/world/containerd.state/io.containerd.grpc.v1.cri/sandboxes",
+    "/run/world/containerd.state/io.containerd.grpc.v1.cri/containers",
+    "/run/containerd/tare/k8s.io",
+    "/run/containerd/s",
+];
+
+/// Ends with 3 when it is told to; that it has said its lines shows that it listens.
+const POLITE: &str = "trap 'exit 3' TERM; echo out; echo err >&2; while :; do sleep 1000 & wait; done";
+
+#[test]
+fn cri_of_containerd_of_this_machine() {
+    need!("containerd", "ctr", "umoci");
+    cri(&[]);
+}
+
+#[test]
+fn cri_of_another_containerd() {
+    need!("umoci");
+    let Some(dir) = std::env::var_os("TARE_CONTAINERD").map(PathBuf::from) else {
+        skip!(
+            "TARE_CONTAINERD does not name the directory of another containerd (integration/containerd-setup fetches one)"
+        );
+    };
+    cri(&["containerd", "ctr"].map(|name| dir.join(name)));
+}
+
+fn cri(programs: &[PathBuf]) {
+    let world = World::start();
+    world.add_program(&shim_under_test());
+    programs.iter().for_each(|program| world.add_program(program));
+    let before = world.snapshot();
+    world.prepare(User::Root, &format!("cat >cri.toml <<'END'\n{CONFIG}END\n"));
+    let server = Server::start(
+        &world,
+        &[
+            "containerd",
+            "--config=/run/world/cri.toml",
+            "--root=/run/world/containerd",
+            "--state=/run/world/containerd.state",
+            "--address=/run/world/containerd.sock",
+        ],
+        "containerd successfully booted",
+    );
+    world.prepare(User::Root, IMPORT);
+    // A pod that went wrong is still there, so that there is nothing to be said of what it leaves.
+    if let Err(problem) = block_on(pod(&world)) {
+        report("the shim under the CRI", &[problem], &server.log_tail());
+    }
+    let log = server.stop(&world);
+    let failures = world.finish(&before, STATES, |_| true);
+    report("the shim under the CRI", &failures, &log);
+}
+
+/// The life of a pod with two containers.
+async fn pod(world: &World) -> Result<(), String> {
+    let cri = Cri::connect(&world.root().join("run/world/containerd.sock")).await?;
+    until_known(&cri).await?;
+    let config = sandbox_config(world);
+    let request = RunPodSandboxRequest {
+        config: Some(config.clone()).into(),
+        runtime_handler: "tare".into(),
+        ..Default::default()
+    };
+    let sandbox = cri.call(request).await?.pod_sandbox_id;
+    let polite = start(&cri, &sandbox, &config, "polite", &["sh", "-c", POLITE]).await?;
+    let deaf = start(&cri, &sandbox, &config, "deaf", &["sleep", "1000"]).await?;
+    same("the one parent of the pause container and the two others", parents(world), "3 containerd-shim\n".to_owned())?;
+
+    let log = wait::file(&world.root().join("run/world/polite.log"), |text| text.lines().count() == 2);
+    // A line is a time, the stream, whether the line is full or partial, and what was written; the streams are read apart.
+    let lines: BTreeSet<&str> = log.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
+    same("the log", lines, BTreeSet::from(["stdout F out", "stderr F err"]))?;
+    same("status", status(&cri, &polite).await?, (ContainerState::CONTAINER_RUNNING, 0))?;
+    exec_sync(&cri, &polite).await?;
+    resources(&cri, &polite).await?;
+    streams(&cri, &sandbox, &polite).await?;
+
+    cri.call(StopContainerRequest { container_id: polite.clone(), timeout: 60, ..Default::default() }).await?;
+    same("status", status(&cri, &polite).await?, (ContainerState::CONTAINER_EXITED, 3))?;
+    same("the other's status", status(&cri, &deaf).await?, (ContainerState::CONTAINER_RUNNING, 0))?;
+    cri.call(StopContainerRequest { container_id: deaf.clone(), timeout: 0, ..Default::default() }).await?;
+    same("status", status(&cri, &deaf).await?, (ContainerState::CONTAINER_EXITED, 137))?;
+    for container_id in [polite, deaf] {
+        cri.call(RemoveContainerRequest { container_id, ..Default::default() }).await?;
+    }
+    cri.call(StopPodSandboxRequest { pod_sandbox_id: sandbox.clone(), ..Default::default() }).await?;
+    cri.call(RemovePodSandboxRequest { pod_sandbox_id: sandbox, ..Default::default() }).await?;
+    Ok(())
+}
+
+/// The plugin begins to answer after the daemon has said that it is up, and hears of the image by an event.
+async fn until_known(cri: &Cri) -> Result<(), String> {
+    let until = wait::deadline();
+    loop {
+        let request = ImageStatusRequest { image: Some(image()).into(), ..Default::default() };
+        let answer = cri.call(request).await;
+        if answer.as_ref().is_ok_and(|it| it.image.is_some()) {
+            return Ok(());
+        }
+        if std::time::Instant::now() >= until {
+            return Err(format!("the CRI does not get to know its image: {:?}", answer.map(|it| it.image)));
+        }
+    }
+}
+
+async fn start(
+    cri: &Cri,
+    sandbox: &str,
+    sandbox_config: &PodSandboxConfig,
+    name: &str,
+    command: &[&str],
+) -> Result<String, String> {
+    let resources = LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() };
+    let context = LinuxContainerSecurityContext { namespace_options: Some(namespaces()).into(), ..Default::default() };
+    let linux = LinuxContainerConfig {
+        resources: Some(resources).into(),
+        security_context: Some(context).into(),
+        ..Default::default()
+    };
+    let config = ContainerConfig {
+        metadata: Some(ContainerMetadata { name: name.into(), ..Default::default() }).into(),
+        image: Some(image()).into(),
+        command: words(command),
+        log_path: format!("{name}.log"),
+        linux: Some(linux).into(),
+        ..Default::default()
+    };
+    let request = CreateContainerRequest {
+        pod_sandbox_id: sandbox.into(),
+        config: Some(config).into(),
+        sandbox_config: Some(sandbox_config.clone()).into(),
+        ..Default::default()
+    };
+    let id = cri.call(request).await?.container_id;
+    cri.call(StartContainerRequest { container_id: id.clone(), ..Default::default() }).await?;
+    Ok(id)
+}
+
+async fn exec(cri: &Cri, id: &str, command: &[&str]) -> Result<ExecSyncResponse, String> {
+    cri.call(ExecSyncRequest { container_id: id.into(), cmd: words(command), ..Default::default() }).await
+}
+
+async fn exec_sync(cri: &Cri, id: &str) -> Result<(), String> {
+    let done = exec(cri, id, &["sh", "-c", "echo hello; echo bad >&2; exit 9"]).await?;
+    same("exec", (&done.stdout[..], &done.stderr[..], done.exit_code), (b"hello\n", b"bad\n", 9))
+}
+
+async fn resources(cri: &Cri, id: &str) -> Result<(), String> {
+    let stats = cri.call(ContainerStatsRequest { container_id: id.into(), ..Default::default() }).await?.stats;
+    let some = stats.memory.working_set_bytes.value > 0 && stats.cpu.usage_core_nano_seconds.value > 0;
+    same("statistics of memory and processor", some, true)?;
+    let limit = LinuxContainerResources { memory_limit_in_bytes: 32 << 20, ..Default::default() };
+    let update =
+        UpdateContainerResourcesRequest { container_id: id.into(), linux: Some(limit).into(), ..Default::default() };
+    let read = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max";
+    same("the memory limit", exec(cri, id, &["sh", "-c", read]).await?.stdout, b"67108864\n".to_vec())?;
+    cri.call(update).await?;
+    same("the new memory limit", exec(cri, id, &["sh", "-c", read]).await?.stdout, b"33554432\n".to_vec())
+}
+
+/// Where a client may stream is answered; the streams are the daemon's work.
+async fn streams(cri: &Cri, sandbox: &str, id: &str) -> Result<(), String> {
+    let exec = ExecRequest { container_id: id.into(), cmd: words(&["true"]), stdout: true, ..Default::default() };
+    let attach = AttachRequest { container_id: id.into(), stdout: true, ..Default::default() };
+    let forward = PortForwardRequest { pod_sandbox_id: sandbox.into(), port: vec![80], ..Default::default() };
+    let urls = [
+        (ExecRequest::NAME, cri.call(exec).await?.url),
+        (AttachRequest::NAME, cri.call(attach).await?.url),
+        (PortForwardRequest::NAME, cri.call(forward).await?.url),
+    ];
+    urls.iter().try_for_each(|(what, url)| same(what, url.starts_with("http://127.0.0.1:"), true))
+}
+
+async fn status(cri: &Cri, id: &str) -> Result<(ContainerState, i32), String> {
+    let status = cri.call(ContainerStatusRequest { container_id: id.into(), ..Default::default() }).await?.status;
+    Ok((status.state.enum_value_or_default(), status.exit_code))
+}
+
+/// The parents of the containers' first processes: how many each has, and its name, of which the kernel knows 15 bytes.
+fn parents(world: &World) -> String {
+    let script = "cat /proc/[0-9]*/status 2>/dev/null |
+        awk '/^PPid:/ {parent = $2} /^NSpid:/ && NF == 3 && $3 == 1 {print parent}' | sort | uniq -c |
+        while read -r count pid; do echo $count $(cat /proc/$pid/comm); done";
+    world.sh(User::Root, script).stdout
+}
+
+fn sandbox_config(world: &World) -> PodSandboxConfig {
+    let metadata =
+        PodSandboxMetadata { name: "pod".into(), uid: "1".into(), namespace: "default".into(), ..Default::default() };
+    let context = LinuxSandboxSecurityContext { namespace_options: Some(namespaces()).into(), ..Default::default() };
+    let linux = LinuxPodSandboxConfig {
+        cgroup_parent: world.cgroup_parent(),
+        security_context: Some(context).into(),
+        ..Default::default()
+    };
+    PodSandboxConfig {
+        metadata: Some(metadata).into(),
+        log_directory: "/run/world".into(),
+        linux: Some(linux).into(),
+        ..Default::default()
+    }
+}
+
+/// The pod's, but for the network: the host's needs no plugins.
+fn namespaces() -> NamespaceOption {
+    NamespaceOption {
+        network: NamespaceMode::NODE.into(),
+        pid: NamespaceMode::CONTAINER.into(),
+        ipc: NamespaceMode::POD.into(),
+        ..Default::default()
+    }
+}
+
+fn image() -> ImageSpec {
+    ImageSpec { image: IMAGE.into(), ..Default::default() }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// An error that names both, if they differ.
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: T, ought: T) -> Result<(), String> {
+    if is == ought { Ok(()) } else { Err(format!("--- {what}: {is:?} instead of {ought:?}")) }
+}
