@@ -160,7 +160,52 @@ fn dump(options: Options, args: &CheckpointArgs, status_fd: Option<OwnedFd>) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use clap::Parser;
+
+    use crate::cli::CriuArgs;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: CheckpointArgs,
+    }
+
+    /// What criu is asked for by this command line.
+    fn asked(flags: &[&str]) -> Options {
+        let Line { args } = Line::parse_from(["checkpoint"].iter().chain(flags).chain(&["id"]));
+        let directories = Directories::find(&CriuArgs { image_path: Some("/".into()), ..args.criu.clone() }).unwrap();
+        let opened = directories.open(Path::new("/")).unwrap();
+        let mut options = options::common(&args.criu, &directories, &opened, &HashMap::new());
+        ask_for_dump(&mut options, &args, None);
+        options
+    }
+
+    #[test]
+    fn each_flag_reaches_criu_and_none_else() {
+        type Field = fn(&Options) -> Option<bool>;
+        let table: [(&str, Field); 10] = [
+            ("--shell-job", |it| it.shell_job),
+            ("--ext-unix-sk", |it| it.ext_unix_sk),
+            ("--tcp-established", |it| it.tcp_established),
+            ("--tcp-close", |it| it.tcp_close),
+            ("--tcp-skip-in-flight", |it| it.tcp_skip_in_flight),
+            ("--file-locks", |it| it.file_locks),
+            ("--auto-dedup", |it| it.auto_dedup),
+            ("--lazy-pages", |it| it.lazy_pages),
+            ("--link-remap", |it| it.link_remap),
+            ("--leave-running", |it| it.leave_running),
+        ];
+        for (flag, _) in table {
+            let options = asked(&[flag]);
+            for (other, field) in table {
+                assert_eq!(field(&options), Some(other == flag), "{other} by {flag}");
+            }
+        }
+    }
 
     #[test]
     fn the_page_server_is_an_address_and_a_port() {
