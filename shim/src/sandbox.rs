@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use tare_proto::any::unpack;
+use tare_proto::any::{SPEC, json, unpack};
 use tare_proto::cri::{NamespaceMode, NamespaceOption, PodSandboxConfig};
 use tare_proto::sandbox::*;
 use tare_proto::sandbox_ttrpc::{Sandbox as SandboxApi, create_sandbox};
@@ -288,7 +288,14 @@ impl SandboxApi for SandboxService {
         request: StartSandboxRequest,
     ) -> ttrpc::Result<StartSandboxResponse> {
         let (pid, at) = self.tasks.run(|shim| Box::pin(start(shim, request.sandbox_id))).await?;
-        Ok(StartSandboxResponse { pid, created_at: Some(timestamp(at)).into(), ..Default::default() })
+        // A daemon keeps it with the pod and reads it again; there is no container that it could describe.
+        let spec = json(SPEC, br#"{"ociVersion":"1.0.2"}"#.to_vec());
+        Ok(StartSandboxResponse {
+            pid,
+            created_at: Some(timestamp(at)).into(),
+            spec: Some(spec).into(),
+            ..Default::default()
+        })
     }
 
     async fn platform(&self, _: &TtrpcContext, request: PlatformRequest) -> ttrpc::Result<PlatformResponse> {

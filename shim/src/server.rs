@@ -19,6 +19,9 @@ use crate::error::{Context, Error, Result};
 /// How long nobody is accepted after that failed, for want of descriptors or memory: it would fail again at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long the writers have for what is answered already: one write(2) each.
+const LAST_ANSWERS: Duration = Duration::from_millis(20);
+
 /// Serves these services on this socket until the future ends; then requests that run get a moment to finish.
 ///
 /// # Errors
@@ -35,7 +38,11 @@ pub async fn serve(
         .register_service(services);
     server.start().await.map_err(|error| Error::internal(format!("start to serve: {error}")))?;
     until.await;
-    server.shutdown().await.map_err(|error| Error::internal(format!("stop serving: {error}")))
+    server.shutdown().await.map_err(|error| Error::internal(format!("stop serving: {error}")))?;
+    // The last answers (to the call that ended the shim, first of all) are with the connections' writers, which tell nobody
+    // when they are through.
+    tokio::time::sleep(LAST_ANSWERS).await;
+    Ok(())
 }
 
 /// Those who connect and may: processes of the user `us`.

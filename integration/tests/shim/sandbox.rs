@@ -44,7 +44,9 @@ impl Pod {
 
     async fn start(&self) -> u32 {
         let request = StartSandboxRequest { sandbox_id: self.held.id.clone(), ..Default::default() };
-        self.client.start_sandbox(soon(), &request).await.unwrap().pid
+        let answer = self.client.start_sandbox(soon(), &request).await.unwrap();
+        assert_eq!(answer.spec.type_url, tare_proto::any::SPEC);
+        answer.pid
     }
 
     async fn status(&self) -> SandboxStatusResponse {
@@ -59,8 +61,8 @@ impl Pod {
 
     async fn shut_down(self) {
         let request = ShutdownSandboxRequest { sandbox_id: self.held.id.clone(), ..Default::default() };
-        // Its answer may be lost with the shim.
-        let _ = self.client.shutdown_sandbox(soon(), &request).await;
+        // A daemon takes a lost answer for a pod that could not be removed.
+        self.client.shutdown_sandbox(soon(), &request).await.unwrap();
         self.held.end().await;
     }
 }
