@@ -66,6 +66,10 @@ generated! {
     sandbox = "gen/sandbox.rs";
     /// The sandbox service.
     sandbox_ttrpc = "gen/sandbox_ttrpc.rs";
+    /// `tare.store.v1`: images as a whole: pull, push, import, export, commit, collect, check.
+    store = "gen/store.rs";
+    /// The store's own service.
+    store_ttrpc = "gen/store_ttrpc.rs";
     /// `containerd.services.streaming.v1`: streams of bytes.
     streaming = "gen/streaming.rs";
     /// The streaming service.

@@ -1,0 +1,2 @@
+//! Blobs by digest, and what is still coming.
+pub mod digest;

@@ -1,0 +1,1 @@
+//! Files that stay: one way to make them durable.

@@ -1,0 +1,54 @@
+//! `tare-store`: a content-addressed store of images and snapshots, one daemon over ttrpc.
+//!
+//! # On disk
+//!
+//! ```text
+//! ROOT/  (0700; /var/lib/tare-store)
+//!   lock                        flock(2)ed by the one daemon of this root
+//!   metadata.db                 SQLite, WAL: names, labels, leases; what exists is what is written here
+//!   content/blobs/sha256/<hex>  a blob, complete and verified          (sha512/ likewise)
+//!   content/ingests/<n>/data    a blob that is still coming; outlives the daemon and is resumed
+//!   snapshots/<n>/fs            a layer's changes, in overlayfs' form: whiteouts are 0/0 devices, opaque directories an xattr
+//!   snapshots/<n>/work          overlayfs' work directory of an active snapshot
+//! RUN/   (0700; /run/tare-store)
+//!   ttrpc.sock                  0600; peers are asked for their user
+//! ```
+//!
+//! # The promise
+//!
+//! *Visibility is the last step.* What a call reported done is there after a power cut, and whatever instant the daemon is killed
+//! at, the next start finds nothing half-made: a blob shows after its file was written, synced, renamed and its directory synced;
+//! a layer after its tree was synced (one syncfs(2) for all layers of a pull); an image after all of that, in the one
+//! transaction that makes it and its layers visible. What lies on disk and is written nowhere is rubbish from a crash
+//! and is swept at the next start.
+//!
+//! *Nothing is published before both digests match*: of the compressed bytes and of the tar stream within.
+//!
+//! *Collection* marks from roots (images, leases, snapshots in use, labels that say so) and sweeps, in one transaction that
+//! sees every lease; a file is unlinked only while nobody can publish its digest. A running call holds a lease.
+//!
+//! # Who does what
+//!
+//! ```text
+//! clients --ttrpc--> service ----> pull push import export commit     (flows, read top-down)
+//!                                    |        |         |       \
+//!                       registry (async)   content    unpack   snapshots     (leaves: know nothing of each other)
+//!                                             \__________|________/
+//!                                                     metadata
+//! ```
+//!
+//! The flows and the registry are asynchronous, on one thread; whatever computes or waits for a disk runs on tokio's blocking threads.
+//! The store never mounts anything and runs no program (but credential helpers, by docker's protocol, if the configuration
+//! names one): it hands out mounts, and who runs the container does them.
+
+pub mod config;
+pub mod content;
+pub mod descriptor;
+pub mod error;
+pub mod fs;
+pub mod metadata;
+pub mod registry;
+pub mod service;
+pub mod snapshots;
+pub mod sys;
+pub mod unpack;

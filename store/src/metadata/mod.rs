@@ -1,0 +1,1 @@
+//! What exists: names, labels, leases, in one transactional database.

@@ -1,0 +1,1 @@
+//! The ttrpc services: requests in, messages and status codes out.

@@ -1,0 +1,1 @@
+//! System calls that nix does not wrap: the only unsafe code.

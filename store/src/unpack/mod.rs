@@ -1,0 +1,1 @@
+//! From a compressed stream to a tree of files, and back.
