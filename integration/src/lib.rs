@@ -52,6 +52,7 @@ mod container;
 pub mod cri_client;
 mod leaks;
 mod output;
+pub mod recorded_disk;
 mod runtime;
 pub mod shim_client;
 mod skip;
