@@ -48,16 +48,36 @@ generated! {
     cgroups_v1 = "gen/cgroups_v1.rs";
     /// `io.containerd.cgroups.v2`: statistics of a host with cgroup v2.
     cgroups_v2 = "gen/cgroups_v2.rs";
+    /// `containerd.services.content.v1`: blobs by their digest, and those that are still coming.
+    content = "gen/content.rs";
+    /// The service of blobs.
+    content_ttrpc = "gen/content_ttrpc.rs";
     /// `runtime.v1`: what a sandbox has to know of the kubelet's pod configuration, and the calls of a test.
     cri = "gen/cri.rs";
+    /// `containerd.services.diff.v1`: layers from trees of files, and back.
+    diff = "gen/diff.rs";
+    /// The service of layers.
+    diff_ttrpc = "gen/diff_ttrpc.rs";
     /// `containerd.events`: what happens to tasks and sandboxes.
     events = "gen/events.rs";
     /// `containerd.services.events.ttrpc.v1`: the request that carries an event to the daemon.
     forward = "gen/forward.rs";
     /// The daemon's service for events.
     forward_ttrpc = "gen/forward_ttrpc.rs";
+    /// `containerd.services.images.v1`: names of images.
+    images = "gen/images.rs";
+    /// The service of images' names.
+    images_ttrpc = "gen/images_ttrpc.rs";
+    /// `containerd.services.leases.v1`: what is not to be collected.
+    leases = "gen/leases.rs";
+    /// The service of leases.
+    leases_ttrpc = "gen/leases_ttrpc.rs";
     /// `containerd.linux.runc`: earlier options of runc, which containerd 1.x still sends.
     linux_runc = "gen/linux_runc.rs";
+    /// `containerd.services.namespaces.v1`: namespaces.
+    namespaces = "gen/namespaces.rs";
+    /// The service of namespaces.
+    namespaces_ttrpc = "gen/namespaces_ttrpc.rs";
     /// `containerd.runc.v1`: options of runc and its like.
     runc = "gen/runc.rs";
     /// `runtimeoptions.v1`: options of any other runtime.
@@ -66,6 +86,10 @@ generated! {
     sandbox = "gen/sandbox.rs";
     /// The sandbox service.
     sandbox_ttrpc = "gen/sandbox_ttrpc.rs";
+    /// `containerd.services.snapshots.v1`: root file systems in layers.
+    snapshots = "gen/snapshots.rs";
+    /// The service of snapshots.
+    snapshots_ttrpc = "gen/snapshots_ttrpc.rs";
     /// `tare.store.v1`: images as a whole: pull, push, import, export, commit, collect, check.
     store = "gen/store.rs";
     /// The store's own service.
@@ -86,6 +110,10 @@ generated! {
     transfer = "gen/transfer.rs";
     /// `containerd.types`: what several of these speak of.
     types = "gen/types.rs";
+    /// `containerd.services.version.v1`: which program answers.
+    version = "gen/version.rs";
+    /// The service of the version.
+    version_ttrpc = "gen/version_ttrpc.rs";
 }
 
 pub mod any;
@@ -93,7 +121,7 @@ pub mod any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use protobuf::well_known_types::{any::Any, empty::Empty, timestamp::Timestamp};
+pub use protobuf::well_known_types::{any::Any, empty::Empty, field_mask::FieldMask, timestamp::Timestamp};
 pub use protobuf::{self, EnumOrUnknown, Message, MessageField};
 pub use ttrpc;
 

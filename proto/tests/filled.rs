@@ -7,8 +7,8 @@
 use std::fmt::{Debug, Write};
 
 use tare_proto::{
-    Message, bootstrap, cgroups_v1, cgroups_v2, events, forward, runc, runtimeoptions, sandbox, streaming, task_types,
-    task_v3, transfer, types,
+    Message, bootstrap, cgroups_v1, cgroups_v2, content, diff, events, forward, images, leases, namespaces, runc,
+    runtimeoptions, sandbox, snapshots, streaming, task_types, task_v3, transfer, types, version,
 };
 
 macro_rules! messages {
@@ -30,8 +30,26 @@ messages! {
         StartSandboxResponse PlatformRequest PlatformResponse StopSandboxRequest StopSandboxResponse WaitSandboxRequest
         WaitSandboxResponse SandboxStatusRequest SandboxStatusResponse PingRequest PingResponse ShutdownSandboxRequest
         ShutdownSandboxResponse SandboxMetricsRequest SandboxMetricsResponse;
+    "containerd.services.content.v1" = content: Info InfoRequest InfoResponse UpdateRequest UpdateResponse
+        ListContentRequest ListContentResponse DeleteContentRequest ReadContentRequest ReadContentResponse Status
+        StatusRequest StatusResponse ListStatusesRequest ListStatusesResponse WriteContentRequest WriteContentResponse
+        AbortRequest;
+    "containerd.services.diff.v1" = diff: ApplyRequest ApplyResponse DiffRequest DiffResponse;
     "containerd.services.events.ttrpc.v1" = forward: ForwardRequest;
+    "containerd.services.images.v1" = images: Image GetImageRequest GetImageResponse CreateImageRequest
+        CreateImageResponse UpdateImageRequest UpdateImageResponse ListImagesRequest ListImagesResponse
+        DeleteImageRequest;
+    "containerd.services.leases.v1" = leases: Lease CreateRequest CreateResponse DeleteRequest ListRequest ListResponse
+        Resource AddResourceRequest DeleteResourceRequest ListResourcesRequest ListResourcesResponse;
+    "containerd.services.namespaces.v1" = namespaces: Namespace GetNamespaceRequest GetNamespaceResponse
+        ListNamespacesRequest ListNamespacesResponse CreateNamespaceRequest CreateNamespaceResponse
+        UpdateNamespaceRequest UpdateNamespaceResponse DeleteNamespaceRequest;
+    "containerd.services.snapshots.v1" = snapshots: PrepareSnapshotRequest PrepareSnapshotResponse ViewSnapshotRequest
+        ViewSnapshotResponse MountsRequest MountsResponse RemoveSnapshotRequest CommitSnapshotRequest
+        StatSnapshotRequest Info StatSnapshotResponse UpdateSnapshotRequest UpdateSnapshotResponse ListSnapshotsRequest
+        ListSnapshotsResponse UsageRequest UsageResponse CleanupRequest;
     "containerd.services.streaming.v1" = streaming: StreamInit;
+    "containerd.services.version.v1" = version: VersionResponse;
     "containerd.task.v3" = task_v3: CreateTaskRequest CreateTaskResponse DeleteRequest DeleteResponse
         ExecProcessRequest ResizePtyRequest StateRequest StateResponse KillRequest CloseIORequest PidsRequest PidsResponse
         CheckpointTaskRequest UpdateTaskRequest StartRequest StartResponse WaitRequest WaitResponse StatsRequest
