@@ -1,1 +1,38 @@
 //! Registries: what is asked of them, and what is believed of what they answer.
+//!
+//! ```text
+//! Registry                    one for the daemon: connections, configuration
+//!   remote(repository, access)  -> Remote    one for a call: which hosts serve the repository, and their tokens
+//!     resolve manifest document blob referrers tags          pull side: each host in its turn, mirrors first
+//!     blob_exists mount upload put_manifest                  push side: the hosts that take pushes
+//!   login(host, access)
+//! ```
+//!
+//! What holds everywhere:
+//! - Nothing that came from a registry is believed without its digest or its limit ([`limit`]).
+//! - Credentials are bound to the host they were given for. They never follow a redirect, a mirror or a location to another
+//!   host (CVE-2020-15157), and a token server elsewhere gets them only by the rules in [`auth`].
+//! - A wait has an end: connecting, each answer, and each pause between two pieces of a body.
+//! - What may succeed on another try is tried again, with growing pauses, a bounded number of times ([`retry`]).
+
+pub mod access;
+pub mod limit;
+pub mod manifest;
+pub mod media;
+pub mod platform;
+pub mod reference;
+mod remote;
+
+pub use access::{Access, Credentials, Notice};
+pub use reference::{Reference, Repository};
+pub use remote::{BlobStream, Open, Registry, RegistryConfig, Remote, Resolved};
+
+/// What an error message can bear of a text from outside: bounded, and no control characters for a terminal to obey.
+fn shortened(text: &str) -> String {
+    let mut short: String =
+        text.chars().take(limit::MESSAGE).map(|it| if it.is_control() { ' ' } else { it }).collect();
+    if text.chars().nth(limit::MESSAGE).is_some() {
+        short.push('…');
+    }
+    short
+}
