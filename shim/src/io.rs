@@ -3,19 +3,22 @@
 //! ```text
 //! container --pipe--> copier --> fifo (the daemon reads) | file | null          a client's stdin fifo --> copier --pipe--> container
 //! container --pipe------------> binary logger (fds 3, 4; 5 says that it is ready)
-//! container <--pty--> copier <--> fifos, file, logger (stdout only: a terminal has one output)
+//! container --pipe--> journal --> docker's log, and the clients that are attached to it
+//! container <--pty--> copier <--> fifos, file, logger, journal (stdout only: a terminal has one output)
 //! ```
 //!
 //! One [`Io`] belongs to one process. It does not know containers, exits or requests; its owner tells it when the
 //! process has gone.
 
 mod copy;
+mod journal;
 mod logger;
 mod sink;
 mod target;
 mod terminal;
 
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Gid, Uid, fchown, pipe2};
@@ -24,9 +27,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch::Sender;
 use tokio::task::JoinSet;
 
+use self::journal::Journal;
 use self::logger::{Logger, Patience};
 use self::sink::Sink;
-use self::target::{LoggerTarget, Stream, Target};
+use self::target::{Stream, Target};
 use self::terminal::Terminal;
 use crate::error::{Context, Error, Result};
 use crate::sys::watch::watch;
@@ -36,7 +40,7 @@ use crate::sys::watch::watch;
 pub struct Stdio {
     /// A fifo.
     pub stdin: String,
-    /// A path or a URI: `fifo://`, `file://`, `binary://` or `binary-v2://`.
+    /// A path or a URI: `fifo://`, `file://`, `binary://`, `binary-v2://` or `json-file://`.
     pub stdout: String,
     /// As `stdout`. Not used with a terminal.
     pub stderr: String,
@@ -83,8 +87,36 @@ pub struct Io {
 /// What will be copied.
 #[derive(Debug)]
 enum Ready {
-    Pipes { stdin: Option<(AsyncFd<OwnedFd>, AsyncFd<OwnedFd>)>, outputs: Vec<(AsyncFd<OwnedFd>, Sink, Stream)> },
-    Terminal { stdin: Option<AsyncFd<OwnedFd>>, output: Sink },
+    Pipes { stdin: Option<(AsyncFd<OwnedFd>, AsyncFd<OwnedFd>)>, outputs: Vec<Output> },
+    Terminal { stdin: Option<AsyncFd<OwnedFd>>, output: Sink, logged: Option<Output> },
+}
+
+/// A pipe that is read until its end, and where what is in it goes.
+#[derive(Debug)]
+struct Output {
+    from: AsyncFd<OwnedFd>,
+    to: Destination,
+    stream: Stream,
+}
+
+#[derive(Debug)]
+enum Destination {
+    Sink(Sink),
+    Journal(Rc<Journal>),
+}
+
+impl Output {
+    async fn copy(self, left: Left) {
+        let Self { from, to, stream } = self;
+        match to {
+            Destination::Sink(sink) => {
+                copy::output(from, &sink, stream).await;
+                drop(left);
+                sink.leave().await;
+            }
+            Destination::Journal(journal) => copy::logged(&from, &journal, stream).await,
+        }
+    }
 }
 
 impl Io {
@@ -108,8 +140,8 @@ impl Io {
             None => (None, None),
         };
         let (ready, logger) = if stdio.terminal {
-            let (output, logger) = terminal_output(&stdout, names).await?;
-            (Ready::Terminal { stdin, output }, logger)
+            let (output, logged, logger) = terminal_output(&stdout, names).await?;
+            (Ready::Terminal { stdin, output, logged }, logger)
         } else {
             let stdin = stdin.map(|from| Ok((from, pipes.input()?))).transpose()?;
             let logger = pipes.all_outputs(&stdout, &stderr, names).await?;
@@ -131,13 +163,8 @@ impl Io {
         match self.ready.take() {
             Some(Ready::Pipes { stdin, outputs }) => {
                 self.left.send_replace(Some(outputs.len()));
-                for (from, to, stream) in outputs {
-                    let left = Left(self.left.clone());
-                    self.copies.spawn_local(async move {
-                        copy::output(from, &to, stream).await;
-                        drop(left);
-                        to.leave().await;
-                    });
+                for output in outputs {
+                    self.copies.spawn_local(output.copy(Left(self.left.clone())));
                 }
                 if let Some((from, to)) = stdin {
                     self.copies.spawn_local(copy::input(from, to));
@@ -155,9 +182,12 @@ impl Io {
     pub fn start_console(&mut self, master: OwnedFd) -> Result<()> {
         let master = nonblocking(master).context(|| "make the terminal non-blocking".to_owned())?;
         match self.ready.take() {
-            Some(Ready::Terminal { stdin, output }) => {
+            Some(Ready::Terminal { stdin, output, logged }) => {
                 let terminal = Terminal::new(master);
-                self.left.send_replace(Some(1));
+                self.left.send_replace(Some(1 + usize::from(logged.is_some())));
+                if let Some(logged) = logged {
+                    self.copies.spawn_local(logged.copy(Left(self.left.clone())));
+                }
                 let (left, copied) = (Left(self.left.clone()), terminal.clone());
                 self.copies.spawn_local(async move {
                     terminal::output(copied, &output).await;
@@ -248,7 +278,7 @@ impl Drop for Left {
 struct Pipes {
     owner: Option<(u32, u32)>,
     child: ChildStdio,
-    outputs: Vec<(AsyncFd<OwnedFd>, Sink, Stream)>,
+    outputs: Vec<Output>,
 }
 
 impl Pipes {
@@ -264,14 +294,17 @@ impl Pipes {
     async fn all_outputs(&mut self, stdout: &Target, stderr: &Target, names: &LoggerNames) -> Result<Option<Logger>> {
         let out = open(stdout, Stream::Stdout)?;
         let err = match &out {
-            Some(Sink::File(file)) if stderr == stdout => Some(Sink::File(file.clone())),
+            Some(Destination::Sink(Sink::File(file))) if stderr == stdout => {
+                Some(Destination::Sink(Sink::File(file.clone())))
+            }
+            Some(Destination::Journal(journal)) if stderr == stdout => Some(Destination::Journal(journal.clone())),
             _ => open(stderr, Stream::Stderr)?,
         };
-        for (sink, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
-            if let Some(sink) = sink {
+        for (to, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
+            if let Some(to) = to {
                 let (read, write) = self.pipe(stream)?;
                 self.give(stream, write);
-                self.outputs.push((watch_readable(read, stream)?, sink, stream));
+                self.outputs.push(Output { from: watch_readable(read, stream)?, to, stream });
             }
         }
         match (stdout, stderr) {
@@ -315,40 +348,49 @@ impl Pipes {
     }
 }
 
-/// Where a terminal's output goes. A logger's second stream has ended from the start.
-async fn terminal_output(stdout: &Target, names: &LoggerNames) -> Result<(Sink, Option<Logger>)> {
-    let Target::Logger(target) = stdout else {
-        let sink = open(stdout, Stream::Stdout)?;
-        // A terminal that nobody reads would stop the process.
-        return Ok((sink.map_or_else(sink::open_null, Ok)?, None));
-    };
-    terminal_logger(target, names).await
-}
-
-async fn terminal_logger(target: &LoggerTarget, names: &LoggerNames) -> Result<(Sink, Option<Logger>)> {
+/// Where a terminal's output goes. What is not a file or a fifo gets it through a pipe; a logger's second stream has ended from
+/// the start.
+async fn terminal_output(stdout: &Target, names: &LoggerNames) -> Result<(Sink, Option<Output>, Option<Logger>)> {
     let mut pipes = Pipes { owner: None, child: ChildStdio::default(), outputs: Vec::new() };
-    let (read, write) = pipes.pipe(Stream::Stdout)?;
-    let write = nonblocking(write).context(|| "make the logger's pipe non-blocking".to_owned())?;
-    let sink = Sink::pipe(write, Stream::Stdout)?;
-    let logger = Logger::start(target, names, read, pipes.logged(&Target::Null, Stream::Stderr)?).await?;
-    Ok((sink, Some(logger)))
+    let pipe = || -> Result<(OwnedFd, Sink)> {
+        let (read, write) = pipes.pipe(Stream::Stdout)?;
+        let write = nonblocking(write).context(|| "make a terminal's pipe non-blocking".to_owned())?;
+        Ok((read, Sink::pipe(write, Stream::Stdout)?))
+    };
+    if let Target::Logger(target) = stdout {
+        let (read, sink) = pipe()?;
+        let logger = Logger::start(target, names, read, pipes.logged(&Target::Null, Stream::Stderr)?).await?;
+        return Ok((sink, None, Some(logger)));
+    }
+    match open(stdout, Stream::Stdout)? {
+        // A terminal that nobody reads would stop the process.
+        None => Ok((sink::open_null()?, None, None)),
+        Some(Destination::Sink(sink)) => Ok((sink, None, None)),
+        Some(to @ Destination::Journal(_)) => {
+            let (read, sink) = pipe()?;
+            let from = watch_readable(read, Stream::Stdout)?;
+            Ok((sink, Some(Output { from, to, stream: Stream::Stdout }), None))
+        }
+    }
 }
 
 /// Opens everything but a logger.
-fn open(target: &Target, stream: Stream) -> Result<Option<Sink>> {
-    match target {
-        Target::Null | Target::Logger(_) => Ok(None),
-        Target::Path(path) => sink::open_path(path, stream).map(Some),
-        Target::Fifo(path) => sink::open_fifo(path, stream).map(Some),
-        Target::File(path) => sink::open_file(path, stream).map(Some),
-    }
+fn open(target: &Target, stream: Stream) -> Result<Option<Destination>> {
+    let sink = match target {
+        Target::Null | Target::Logger(_) => return Ok(None),
+        Target::Journal(target) => return Journal::open(target).map(|it| Some(Destination::Journal(it))),
+        Target::Path(path) => sink::open_path(path, stream),
+        Target::Fifo(path) => sink::open_fifo(path, stream),
+        Target::File(path) => sink::open_file(path, stream),
+    };
+    sink.map(|sink| Some(Destination::Sink(sink)))
 }
 
 fn stdin_path(value: &str) -> Result<Option<std::path::PathBuf>> {
     match target::parse(Stream::Stdin, value)? {
         Target::Null => Ok(None),
         Target::Path(path) | Target::Fifo(path) => Ok(Some(path)),
-        Target::File(_) | Target::Logger(_) => {
+        Target::File(_) | Target::Logger(_) | Target::Journal(_) => {
             Err(Error::invalid(format!("the stdin URI {value:?} is not served: stdin is a fifo")))
         }
     }

@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
 use tracing::{debug, warn};
 
+use super::journal::Journal;
 use super::sink::Sink;
 use super::target::Stream;
 
@@ -54,10 +55,22 @@ pub(super) async fn output(from: AsyncFd<OwnedFd>, sink: &Sink, stream: Stream) 
         Sink::Pipe(to) => pipe_to_pipe(&from, to).await,
         Sink::File(_) => pipe_to_sink(&from, sink, stream).await,
     };
-    let Err(error) = copied else { return };
-    // The process lives on: without a reader of its pipe it would stand still, or be killed by SIGPIPE.
-    warn!("copy {stream}: {error}; the rest of it is dropped");
-    if let Err(error) = discard(&from).await {
+    if let Err(error) = copied {
+        drop_rest(&from, stream, &error).await;
+    }
+}
+
+/// As [`output`], into a log.
+pub(super) async fn logged(from: &AsyncFd<OwnedFd>, journal: &Journal, stream: Stream) {
+    if let Err(error) = journal.copy(from, stream).await {
+        drop_rest(from, stream, &error).await;
+    }
+}
+
+/// The process lives on: without a reader of its pipe it would stand still, or be killed by SIGPIPE.
+async fn drop_rest(from: &AsyncFd<OwnedFd>, stream: Stream, why: &io::Error) {
+    warn!("copy {stream}: {why}; the rest of it is dropped");
+    if let Err(error) = discard(from).await {
         warn!("read {stream}: {error}");
     }
 }

@@ -7,6 +7,7 @@
 //! file:///path                        a file that is appended to, made if need be
 //! binary:///path?key=value&flag       a logger; it is ready when it closes fd 5
 //! binary-v2:///path?...               a logger; it is ready when it has written a byte to fd 5
+//! json-file:///path?max-size=10m&...  docker's log, which clients may look on (see the journal)
 //! ```
 
 use std::ffi::OsString;
@@ -22,6 +23,17 @@ pub(super) enum Stream {
     Stdin,
     Stdout,
     Stderr,
+}
+
+impl Stream {
+    /// Its number as a descriptor.
+    pub(super) const fn number(self) -> u8 {
+        match self {
+            Self::Stdin => 0,
+            Self::Stdout => 1,
+            Self::Stderr => 2,
+        }
+    }
 }
 
 impl fmt::Display for Stream {
@@ -47,6 +59,20 @@ pub(super) enum Target {
     File(PathBuf),
     /// A program.
     Logger(LoggerTarget),
+    /// A log of records.
+    Journal(JournalTarget),
+}
+
+/// A log in docker's json-file form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct JournalTarget {
+    pub(super) path: PathBuf,
+    /// In bytes, of each file; 0 is no limit.
+    pub(super) max_size: u64,
+    /// How many files there may be, with the one that is written.
+    pub(super) max_files: u32,
+    /// The socket for those who look on.
+    pub(super) attach: Option<PathBuf>,
 }
 
 /// A binary logger.
@@ -88,9 +114,10 @@ pub(super) fn parse(stream: Stream, value: &str) -> Result<Target> {
         "file" => Ok(Target::File(path(stream, value, location)?)),
         "binary" => logger(Handshake::Close),
         "binary-v2" => logger(Handshake::Byte),
+        "json-file" => journal(stream, value, path(stream, value, location)?, query).map(Target::Journal),
         scheme => Err(Error::invalid(format!(
-            "the scheme {scheme:?} of the {stream} URI {value:?} is not served: give a path, fifo://, file://, binary:// or \
-             binary-v2://"
+            "the scheme {scheme:?} of the {stream} URI {value:?} is not served: give a path, fifo://, file://, binary://, \
+             binary-v2:// or json-file://"
         ))),
     }
 }
@@ -151,6 +178,54 @@ fn arguments(stream: Stream, value: &str, query: &str) -> Result<Vec<OsString>> 
     Ok(arguments)
 }
 
+/// The options are docker's, and what is none of them is refused: a log without its limit fills a disk.
+fn journal(stream: Stream, value: &str, path: PathBuf, query: &str) -> Result<JournalTarget> {
+    let wrong = |what: &str| Error::invalid(format!("the {stream} URI {value:?}: {what}"));
+    let mut journal = JournalTarget { path, max_size: 0, max_files: 1, attach: None };
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, word) = pair.split_once('=').unwrap_or((pair, ""));
+        let word = decode(word, Plus::Space)
+            .filter(|word| !word.contains(&0))
+            .ok_or_else(|| wrong(&format!("the value of {key} is not well percent-encoded")))?;
+        let text = str::from_utf8(&word).unwrap_or_default();
+        match key {
+            "max-size" => {
+                journal.max_size =
+                    size(text).ok_or_else(|| wrong("max-size is a number of bytes, perhaps with k, m or g"))?;
+            }
+            "max-file" => {
+                journal.max_files = text
+                    .parse()
+                    .ok()
+                    .filter(|it| *it > 0)
+                    .ok_or_else(|| wrong("max-file is a number of files, from 1"))?;
+            }
+            "attach" => {
+                let socket = PathBuf::from(OsString::from_vec(word));
+                if !socket.is_absolute() {
+                    return Err(wrong("attach is the absolute path of a socket"));
+                }
+                journal.attach = Some(socket);
+            }
+            key => return Err(wrong(&format!("there is no option {key:?}: give max-size, max-file or attach"))),
+        }
+    }
+    Ok(journal)
+}
+
+/// A number of bytes, with k, m or g for the powers of 1,024.
+fn size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
+    let factor: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1 << 10,
+        "m" | "mb" => 1 << 20,
+        "g" | "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
 /// What a plus sign is: a space in a query, itself in a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Plus {
@@ -189,6 +264,10 @@ mod tests {
         })
     }
 
+    fn journal(path: &str, max_size: u64, max_files: u32, attach: Option<&str>) -> Target {
+        Target::Journal(JournalTarget { path: path.into(), max_size, max_files, attach: attach.map(Into::into) })
+    }
+
     #[test]
     fn each_form_has_its_meaning() {
         let table = [
@@ -209,6 +288,9 @@ mod tests {
                 logger("/bin/logger", &["b", "2", "a", "x y=", "flag", "", "empty", ""], Handshake::Close),
             ),
             ("binary-v2:///bin/logger?a=b=c", logger("/bin/logger", &["a", "b=c"], Handshake::Byte)),
+            ("json-file:///l", journal("/l", 0, 1, None)),
+            ("json-file:///l?max-size=10m&max-file=3&attach=/run/a%20b", journal("/l", 10 << 20, 3, Some("/run/a b"))),
+            ("json-file:///l?max-size=512", journal("/l", 512, 1, None)),
         ];
         for (value, expected) in table {
             assert_eq!(parse(Stream::Stdout, value), Ok(expected), "{value}");
@@ -228,6 +310,13 @@ mod tests {
             ("file:///a%00b", "not well percent-encoded"),
             ("binary:///b?%", "not well percent-encoded"),
             ("binary:///b?a=%00", "a NUL"),
+            ("json-file:///l?max-size=10q", "max-size is a number of bytes"),
+            ("json-file:///l?max-size=", "max-size is a number of bytes"),
+            ("json-file:///l?max-size=99999999999g", "max-size is a number of bytes"),
+            ("json-file:///l?max-file=0", "max-file is a number of files"),
+            ("json-file:///l?attach=here", "attach is the absolute path"),
+            ("json-file:///l?attach=%0", "the value of attach is not well"),
+            ("json-file:///l?compress=true", "there is no option \"compress\""),
         ];
         for (value, expected) in table {
             let error = parse(Stream::Stdout, value).expect_err(value);

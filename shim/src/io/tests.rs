@@ -1,6 +1,7 @@
 //! With real fifos, pipes, ptys and programs; client, process and shim take turns on one thread.
 
 mod inputs;
+mod journals;
 mod loggers;
 mod outputs;
 mod terminals;

@@ -1,0 +1,209 @@
+//! Logs of records, and clients attached to them.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+
+use serde_json::Value;
+
+use super::*;
+use crate::testing::pty;
+
+/// What is in a log: the text and the stream of each record.
+fn records(path: impl AsRef<Path>) -> Vec<(String, String)> {
+    let text = fs::read_to_string(path).unwrap();
+    let record = |line: &str| {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let text = |name: &str| record[name].as_str().unwrap().to_owned();
+        assert!(text("time").ends_with('Z') && text("time").starts_with("20"), "{line}");
+        (text("log"), text("stream"))
+    };
+    text.lines().map(record).collect()
+}
+
+/// A client that is attached.
+struct Attached(End);
+
+impl Attached {
+    async fn to(path: &Path) -> Self {
+        let client = Self(End::of(UnixStream::connect(path).unwrap().into()));
+        assert_eq!(client.frame().await, (0, Vec::new()), "the welcome");
+        client
+    }
+
+    async fn frame(&self) -> (u8, Vec<u8>) {
+        let head = self.0.exactly(8).await;
+        assert_eq!(head[1..4], [0, 0, 0]);
+        let length = u32::from_be_bytes(head[4..].try_into().unwrap());
+        (head[0], self.0.exactly(length as usize).await)
+    }
+}
+
+#[test]
+fn lines_become_records_of_their_stream() {
+    run(async {
+        let client = Client::new();
+        let log = client.path("log");
+        let uri = format!("json-file://{}", log.display());
+        let (mut io, mut child) = open(&Client::outputs(&uri, &uri)).await.unwrap();
+        io.start().unwrap();
+        let (out, err) = (stdout(&mut child), stderr(&mut child));
+        out.write("one\ntwo \"quoted\"\nth").await;
+        settle().await;
+        err.write(b"bad \xff\n").await;
+        settle().await;
+        out.write("ree").await;
+        drop((out, err));
+        io.drained().await;
+        io.close().await;
+        let expected =
+            [("one\n", "stdout"), ("two \"quoted\"\n", "stdout"), ("bad \u{fffd}\n", "stderr"), ("three", "stdout")];
+        assert_eq!(records(&log), expected.map(|(text, stream)| (text.to_owned(), stream.to_owned())));
+    });
+}
+
+#[test]
+fn a_line_without_end_is_cut_and_loses_nothing() {
+    run(async {
+        let client = Client::new();
+        let log = client.path("log");
+        let (mut io, mut child) = open(&Client::outputs(format!("json-file://{}", log.display()), "")).await.unwrap();
+        io.start().unwrap();
+        let text = "äöü".repeat(10_000);
+        let out = stdout(&mut child);
+        out.write(&text).await;
+        drop(out);
+        io.drained().await;
+        io.close().await;
+        let pieces: Vec<String> = records(&log).into_iter().map(|(text, _)| text).collect();
+        assert!(pieces.len() == 4 && pieces.iter().all(|it| it.len() <= 16 << 10), "{}", pieces.len());
+        assert_eq!(pieces.concat(), text);
+    });
+}
+
+#[test]
+fn full_logs_are_put_aside_and_the_oldest_goes() {
+    run(async {
+        let client = Client::new();
+        let log = client.path("log");
+        let uri = format!("json-file://{}?max-size=1k&max-file=3", log.display());
+        let (mut io, mut child) = open(&Client::outputs(&uri, "")).await.unwrap();
+        io.start().unwrap();
+        let out = stdout(&mut child);
+        for number in 0..100 {
+            out.write(format!("line {number}\n")).await;
+            settle().await;
+        }
+        drop(out);
+        io.drained().await;
+        io.close().await;
+        let names = |number: u32| client.path(&if number == 0 { "log".to_owned() } else { format!("log.{number}") });
+        assert!((0..3).all(|it| fs::metadata(names(it)).unwrap().len() <= 1024) && fs::metadata(names(3)).is_err());
+        let lines: Vec<_> = (0..3).rev().flat_map(|it| records(names(it))).map(|(text, _)| text).collect();
+        let last: Vec<_> = (100 - lines.len()..100).map(|number| format!("line {number}\n")).collect();
+        assert_eq!(lines, last);
+
+        // One file: it begins again.
+        let single = client.path("single");
+        let uri = format!("json-file://{}?max-size=1k", single.display());
+        let (mut io, mut child) = open(&Client::outputs(&uri, "")).await.unwrap();
+        io.start().unwrap();
+        let out = stdout(&mut child);
+        for number in 0..50 {
+            out.write(format!("line {number}\n")).await;
+            settle().await;
+        }
+        drop(out);
+        io.drained().await;
+        io.close().await;
+        assert!(fs::metadata(&single).unwrap().len() <= 1024);
+        assert_eq!(records(&single).last().unwrap().0, "line 49\n");
+    });
+}
+
+#[test]
+fn who_is_attached_gets_every_byte_and_the_end() {
+    run(async {
+        let client = Client::new();
+        let (log, socket) = (client.path("log"), client.path("attach"));
+        let uri = format!("json-file://{}?attach={}", log.display(), socket.display());
+        let (mut io, mut child) = open(&Client::outputs(&uri, &uri)).await.unwrap();
+        let (first, second) = (Attached::to(&socket).await, Attached::to(&socket).await);
+        io.start().unwrap();
+        let (out, err) = (stdout(&mut child), stderr(&mut child));
+        out.write(b"no end \xff").await;
+        assert_eq!(first.frame().await, (1, b"no end \xff".to_vec()));
+        drop(first);
+        err.write("err\n").await;
+        assert_eq!(second.frame().await, (1, b"no end \xff".to_vec()));
+        assert_eq!(second.frame().await, (2, b"err\n".to_vec()));
+        drop((out, err));
+        io.drained().await;
+        io.close().await;
+        assert!(second.0.all().await.is_empty(), "the end");
+        assert!(fs::metadata(&socket).is_err());
+        assert_eq!(records(&log).len(), 2);
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_and_one_that_goes_does_not() {
+    run(async {
+        let client = Client::new();
+        let (log, socket) = (client.path("log"), client.path("attach"));
+        let uri = format!("json-file://{}?attach={}", log.display(), socket.display());
+        let (mut io, mut child) = open(&Client::outputs(&uri, "")).await.unwrap();
+        io.start().unwrap();
+        let lazy = Attached::to(&socket).await;
+        let out = stdout(&mut child);
+        let (text, writer) = ("x".repeat(99) + "\n", out.again());
+        drop(out);
+        let all = text.repeat(40_000);
+        let written = tokio::task::spawn_local(async move { writer.write(all).await });
+        settle().await;
+        assert!(!written.is_finished(), "4 MB went somewhere");
+        drop(lazy);
+        written.await.unwrap();
+        io.drained().await;
+        io.close().await;
+        assert_eq!(records(&log).len(), 40_000);
+    });
+}
+
+#[test]
+fn a_terminal_is_logged_too() {
+    run(async {
+        let client = Client::new();
+        let (log, socket) = (client.path("log"), client.path("attach"));
+        let uri = format!("json-file://{}?attach={}", log.display(), socket.display());
+        let stdio = Stdio { terminal: true, ..Client::outputs(&uri, "") };
+        let (mut io, _) = open(&stdio).await.unwrap();
+        let attached = Attached::to(&socket).await;
+        let (master, slave) = pty();
+        io.start_console(master).unwrap();
+        nix::unistd::write(&slave, b"prompt> ").unwrap();
+        let (stream, text) = attached.frame().await;
+        assert_eq!((stream, &text[..]), (1, &b"prompt> "[..]));
+        drop(slave);
+        io.exited();
+        io.drained().await;
+        io.close().await;
+        assert_eq!(records(&log), [("prompt> ".to_owned(), "stdout".to_owned())]);
+    });
+}
+
+#[test]
+fn a_log_that_cannot_be_written_does_not_stop_the_process() {
+    run(async {
+        let client = Client::new();
+        let (mut io, mut child) = open(&Client::outputs("json-file:///dev/full", "")).await.unwrap();
+        io.start().unwrap();
+        let out = stdout(&mut child);
+        out.write("x\n".repeat(100_000)).await;
+        drop(out);
+        io.drained().await;
+        io.close().await;
+        let refused =
+            refused(&Client::outputs(format!("json-file://{}/no/log", client.directory.path().display()), "")).await;
+        assert!(refused.message.starts_with("open the log "), "{refused}");
+    });
+}
