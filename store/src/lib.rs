@@ -47,6 +47,7 @@ pub mod descriptor;
 pub mod error;
 pub mod fs;
 pub mod metadata;
+pub mod progress;
 pub mod registry;
 pub mod service;
 pub mod snapshots;
