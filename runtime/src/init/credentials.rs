@@ -4,6 +4,7 @@
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
+use nix::sys::prctl::{get_dumpable, set_dumpable};
 use nix::sys::stat::{Mode, umask};
 
 use super::cwd::{self, Entered};
@@ -51,7 +52,11 @@ pub fn apply<'a>(prepared: Prepared<'a>, role: Role, filter: Option<&'a Seccomp>
     let bounding = limit_bounding(plan.capabilities.bounding)?;
     let (granted, warnings) = plan.capabilities.granted(Held { permitted: before.permitted, bounding });
     warnings.iter().for_each(|warning| link.warn(warning));
+    let stays_visible = is_visible_to_parent(filter)?;
     change_ids(&plan.user, before)?;
+    if stays_visible {
+        set_dumpable(true).on("let the runtime look into", "init")?;
+    }
     // CVE-2024-21626 counts for this attempt as well: enter looks at where it came.
     if entered == Entered::NotAllowed {
         cwd::enter_as_user(&plan.cwd)?;
@@ -85,6 +90,18 @@ fn load(filter: &Seccomp, link: &Link) -> Result<()> {
         link.ask_done(&Request::Listener { fd: listener.as_raw_fd() })?;
     }
     Ok(())
+}
+
+/// Whether the parent is to fetch a listener and has no privileges of its own, so that it may only look into a process that
+/// is dumpable (ptrace(2)); a change of user ends that, until execve.
+///
+/// It shows no more than the process of a container whose user the caller is itself: descriptors of the host are closed, and
+/// another process of the container can look into this one only if it has all of its capabilities.
+fn is_visible_to_parent(filter: Option<&Seccomp>) -> Result<bool> {
+    if filter.is_none_or(|filter| filter.notify.is_none()) {
+        return Ok(false);
+    }
+    get_dumpable().on("find out", "whether init is dumpable")
 }
 
 /// What the payload inherits beside its identity.

@@ -2,10 +2,14 @@
 //!
 //! The user exists in the world's own /etc only. Where a row does not name the cgroup delegated to it, it has none.
 
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use integration::world::{Row, User, World, report, row, run_rows};
-use integration::{need, report_skip};
+use integration::{need, report_skip, sys, wait};
 
 const SETUP: &str = r#"
 useradd --uid 2001 --home-dir /run/world/home --create-home --shell /bin/sh ordinary
@@ -58,6 +62,64 @@ fn rootless_podman() {
     report("rootless podman", &failures, "");
 }
 
+/// Without privileges the runtime fetches the listener from a process of another user than its own, in a user namespace that
+/// it owns.
+#[test]
+fn rootless_seccomp_agent() {
+    need!("newuidmap", "useradd");
+    let world = World::start();
+    world.prepare(User::Root, SETUP);
+    let before = world.snapshot();
+    let path = world.root().join("run/world/home/agent");
+    let agent = UnixListener::bind(&path).expect("bind the agent's socket");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("let the user connect");
+    std::thread::spawn(move || answer(&agent));
+    let mut failures = run_rows(&world, User::Ordinary, TARE_PROLOGUE, AGENT_ROWS);
+    failures.extend(world.finish(&before, STATES, |cgroup| cgroup != "mine"));
+    report("rootless tare with a seccomp agent", &failures, "");
+}
+
+/// The agent: answers each container's calls with EXDEV, which no mkdir says by itself, until the container has ended.
+fn answer(agent: &UnixListener) {
+    const EXDEV: i32 = 18;
+    for stream in agent.incoming() {
+        let (fds, _) = sys::receive_fds(stream.expect("accept")).expect("receive the listener");
+        let Some(listener) = fds.into_iter().next() else { continue };
+        std::thread::spawn(move || {
+            while wait::readable(listener.as_fd(), wait::deadline()) && sys::refuse_notified(&listener, EXDEV).is_ok() {
+            }
+        });
+    }
+}
+
+const AGENT_ROWS: &[Row] = &[
+    row(
+        "seccomp agent: for each user, with and without noNewPrivileges",
+        "for uid in 0 1000; do
+            for nnp in true false; do
+                bundle \"$ranges | .process.user = {uid: $uid, gid: $uid} | .process.noNewPrivileges = $nnp | .linux.seccomp = $ask\" mkdir /tmp/x
+                tare run one 2>&1 || echo $uid $nnp $?
+            done
+         done",
+        "mkdir: can't create directory '/tmp/x': Invalid cross-device link\n0 true 1
+mkdir: can't create directory '/tmp/x': Invalid cross-device link\n0 false 1
+mkdir: can't create directory '/tmp/x': Invalid cross-device link\n1000 true 1
+mkdir: can't create directory '/tmp/x': Invalid cross-device link\n1000 false 1",
+    ),
+    row(
+        "seccomp agent: exec",
+        "bundle \"$ranges | .mounts += [{destination: \\\"/up\\\", source: \\\"$HOME/up\\\", options: [\\\"bind\\\"]}] | .linux.seccomp = $ask\" \
+            sh -c 'echo >/up; exec sleep 1000'
+         tare run -d one >out 2>&1 </dev/null
+         read -r nothing <~/up
+         tare exec --user 1000:1000 one mkdir /tmp/x 2>&1 || echo $?
+         pid=$(tare state one | jq -r .pid); echo $pid >pid
+         tare kill one KILL; timeout 10 pidwait -F pid || true
+         tare delete one",
+        "mkdir: can't create directory '/tmp/x': Invalid cross-device link\n1",
+    ),
+];
+
 const TARE_PROLOGUE: &str = r#"
 # bundle FILTER COMMAND...: makes a bundle in the home directory, from tare's own rootless one.
 bundle() {
@@ -74,6 +136,8 @@ bundle() {
 }
 ranges='.linux.uidMappings = [{containerID: 0, hostID: 2001, size: 1}, {containerID: 1, hostID: 100000, size: 65536}]
 	| .linux.gidMappings = .linux.uidMappings'
+ask='{defaultAction: "SCMP_ACT_ALLOW", listenerPath: "/run/world/home/agent",
+	syscalls: [{names: ["mkdir", "mkdirat"], action: "SCMP_ACT_NOTIFY"}]}'
 "#;
 
 const TARE_ROWS: &[Row] = &[
