@@ -44,4 +44,6 @@ pub mod state_cmd;
 mod strict_json;
 pub mod sys;
 pub mod terminal;
+#[cfg(test)]
+mod testing;
 pub mod update;

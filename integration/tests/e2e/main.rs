@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod attributes;
 mod callers;
 mod cgroup;
 mod checkpoint;
@@ -15,6 +16,7 @@ mod lifecycle;
 mod mounts;
 mod netdev;
 mod process;
+mod program;
 mod rdt;
 mod scale;
 mod seccomp_agent;

@@ -13,8 +13,11 @@ use oci_spec::runtime::Spec;
 
 use super::*;
 use crate::plan::cgroup::{Manager, devices::Access, lower};
+use crate::testing::skip;
 
 mod fakes;
+mod told;
+mod version2;
 
 /// A name no other test uses.
 fn unique() -> String {
@@ -27,22 +30,22 @@ fn spec(linux: &str) -> Spec {
 }
 
 /// The layout, if its version 1 hierarchies can be written.
-fn v1_host(test: &str) -> Option<Layout> {
+fn v1_host() -> Option<Layout> {
     let layout = Layout::detect().unwrap();
     let writable = layout.version() == Version::V1 && nix::unistd::geteuid().is_root();
     if !writable {
-        eprintln!("skipped: {test}: needs root and version 1 hierarchies");
+        skip("needs root and version 1 hierarchies");
     }
     writable.then_some(layout)
 }
 
 /// The unified hierarchy, if it can be written; on a hybrid host as if it were alone.
-fn v2_host(test: &str) -> Option<Layout> {
+fn v2_host() -> Option<Layout> {
     let layout = Layout::detect().unwrap();
     match layout.v2.filter(|_| nix::unistd::geteuid().is_root()) {
         Some(unified) => Some(Layout { v1: Vec::new(), v2: Some(unified) }),
         None => {
-            eprintln!("skipped: {test}: needs root and a unified hierarchy");
+            skip("needs root and a unified hierarchy");
             None
         }
     }
@@ -136,7 +139,7 @@ impl Drop for Area {
 
 #[test]
 fn each_limit_arrives_on_version_1() {
-    let Some(layout) = v1_host("each_limit_arrives_on_version_1") else { return };
+    let Some(layout) = v1_host() else { return };
     let mut area = Area::new(layout);
     area.create(
         r#"{"pids": {"limit": 17}, "cpu": {"shares": 512, "quota": 20000, "period": 50000, "burst": 10000, "cpus": "0", "mems": "0"},
@@ -167,7 +170,7 @@ fn each_limit_arrives_on_version_1() {
 
 #[test]
 fn a_cpuset_below_new_parents_has_what_they_have() {
-    let Some(layout) = v1_host("a_cpuset_below_new_parents_has_what_they_have") else { return };
+    let Some(layout) = v1_host() else { return };
     let base = unique();
     let mut area = Area::new(layout);
     area.name = format!("{base}/a/b");
@@ -187,7 +190,7 @@ fn a_cpuset_below_new_parents_has_what_they_have() {
 
 #[test]
 fn a_process_joins_every_hierarchy_by_writing_zero() {
-    let Some(layout) = v1_host("a_process_joins_every_hierarchy_by_writing_zero") else { return };
+    let Some(layout) = v1_host() else { return };
     let mut area = Area::new(layout);
     area.create("{}").unwrap();
     let pid = area.spawn(":");
@@ -203,7 +206,7 @@ fn a_process_joins_every_hierarchy_by_writing_zero() {
 
 #[test]
 fn limits_bind_on_version_1() {
-    let Some(layout) = v1_host("limits_bind_on_version_1") else { return };
+    let Some(layout) = v1_host() else { return };
     let mut area = Area::new(layout);
     area.create(r#"{"pids": {"limit": 1}, "memory": {"limit": 8388608}, "cpu": {"cpus": "0"}}"#).unwrap();
     let pid = area.spawn("/bin/true; exit 7");
@@ -226,7 +229,7 @@ fn limits_bind_on_version_1() {
 
 #[test]
 fn a_device_that_is_not_allowed_is_refused_on_version_1() {
-    let Some(layout) = v1_host("a_device_that_is_not_allowed_is_refused_on_version_1") else { return };
+    let Some(layout) = v1_host() else { return };
     let mut area = Area::new(layout);
     area.create(r#"{"devices": [{"allow": false, "access": "rwm"}]}"#).unwrap();
     area.spawn("head -c 1 /dev/zero && ! head -c 1 /dev/kmsg && ! (echo > /dev/kmsg)");
@@ -236,8 +239,8 @@ fn a_device_that_is_not_allowed_is_refused_on_version_1() {
 
 #[test]
 fn a_container_is_frozen_and_thawed_and_killed() {
-    let v1 = v1_host("a_container_is_frozen_and_thawed_and_killed (version 1)");
-    let v2 = v2_host("a_container_is_frozen_and_thawed_and_killed (version 2)");
+    let v1 = v1_host();
+    let v2 = v2_host();
     for layout in v1.into_iter().chain(v2) {
         let mut area = Area::new(layout);
         area.create("{}").unwrap();
@@ -260,8 +263,8 @@ fn a_container_is_frozen_and_thawed_and_killed() {
 
 #[test]
 fn a_fork_bomb_is_killed() {
-    let v1 = v1_host("a_fork_bomb_is_killed (version 1)");
-    let v2 = v2_host("a_fork_bomb_is_killed (version 2)");
+    let v1 = v1_host();
+    let v2 = v2_host();
     for layout in v1.into_iter().chain(v2) {
         let mut area = Area::new(layout);
         let resources = if area.layout.v1.is_empty() { "{}" } else { r#"{"pids": {"limit": 64}}"# };
@@ -278,7 +281,7 @@ fn a_fork_bomb_is_killed() {
 
 #[test]
 fn a_signal_reaches_every_process() {
-    let Some(layout) = v1_host("a_signal_reaches_every_process") else { return };
+    let Some(layout) = v1_host() else { return };
     let mut area = Area::new(layout);
     area.create("{}").unwrap();
     area.spawn("trap 'exit 42' USR1; echo ready.; while :; do sleep 1; done");
@@ -290,8 +293,8 @@ fn a_signal_reaches_every_process() {
 
 #[test]
 fn removal_takes_what_the_container_made_below() {
-    let v1 = v1_host("removal_takes_what_the_container_made_below (version 1)");
-    let v2 = v2_host("removal_takes_what_the_container_made_below (version 2)");
+    let v1 = v1_host();
+    let v2 = v2_host();
     for layout in v1.into_iter().chain(v2) {
         let mut area = Area::new(layout);
         area.create("{}").unwrap();
@@ -315,7 +318,7 @@ fn removal_takes_what_the_container_made_below() {
 
 #[test]
 fn a_failed_creation_leaves_nothing() {
-    let Some(layout) = v1_host("a_failed_creation_leaves_nothing") else { return };
+    let Some(layout) = v1_host() else { return };
     let mut area = Area::new(layout);
     area.name = format!("{}/a/b", area.name);
     let error = area.create(r#"{"cpu": {"cpus": "0,4000"}}"#).unwrap_err().to_string();
@@ -331,8 +334,8 @@ fn a_failed_creation_leaves_nothing() {
 
 #[test]
 fn a_cgroup_of_somebody_else_is_refused_and_left_alone() {
-    let v1 = v1_host("a_cgroup_of_somebody_else_is_refused_and_left_alone (version 1)");
-    let v2 = v2_host("a_cgroup_of_somebody_else_is_refused_and_left_alone (version 2)");
+    let v1 = v1_host();
+    let v2 = v2_host();
     for layout in v1.into_iter().chain(v2) {
         let mut area = Area::new(layout);
         area.create("{}").unwrap();
@@ -362,7 +365,7 @@ fn a_cgroup_of_somebody_else_is_refused_and_left_alone() {
 
 #[test]
 fn device_rules_of_a_cgroup_with_children_change_without_a_reset() {
-    let Some(layout) = v1_host("device_rules_of_a_cgroup_with_children_change_without_a_reset") else { return };
+    let Some(layout) = v1_host() else { return };
     let mut area = Area::new(layout);
     area.create("{}").unwrap();
     std::fs::create_dir(area.at("devices").join("child")).unwrap();
@@ -374,7 +377,7 @@ fn device_rules_of_a_cgroup_with_children_change_without_a_reset() {
 
 #[test]
 fn sub_cgroups_are_entered_by_path_or_by_controller() {
-    let Some(layout) = v1_host("sub_cgroups_are_entered_by_path_or_by_controller") else { return };
+    let Some(layout) = v1_host() else { return };
     let mut area = Area::new(layout);
     let name = area.name.clone();
     area.create("{}").unwrap();
@@ -407,7 +410,7 @@ fn sub_cgroups_are_entered_by_path_or_by_controller() {
 
 #[test]
 fn an_update_is_done_whole_or_not_at_all() {
-    let Some(layout) = v1_host("an_update_is_done_whole_or_not_at_all") else { return };
+    let Some(layout) = v1_host() else { return };
     let mut area = Area::new(layout);
     area.create(r#"{"pids": {"limit": 17}, "memory": {"limit": 33554432}}"#).unwrap();
     let update = |area: &Area, text: &str| area.cgroup().apply(&serde_json::from_str(text).unwrap());
@@ -422,215 +425,6 @@ fn an_update_is_done_whole_or_not_at_all() {
     assert_eq!(area.read("cpu", "cpu.cfs_period_us"), "1000");
 }
 
-#[test]
-fn a_program_guards_devices_on_version_2() {
-    let Some(layout) = v2_host("a_program_guards_devices_on_version_2") else { return };
-    let mut area = Area::new(layout);
-    area.create(r#"{"devices": [{"allow": false, "access": "rwm"}]}"#).unwrap();
-    area.spawn("head -c 1 /dev/zero && ! head -c 1 /dev/kmsg && ! (echo > /dev/kmsg)");
-    area.go();
-    assert!(area.wait().success());
-
-    // A second creation takes the place of our program and leaves the one of another.
-    let directory = open_directory(&area.at("devices")).unwrap();
-    let mine = crate::sys::bpf::device_programs(&directory).unwrap();
-    assert_eq!(mine.len(), 1);
-    let others = crate::plan::cgroup::bpf::compile(&Access::all());
-    let others = crate::sys::bpf::load_device_program(&others, c"somebody").unwrap();
-    crate::sys::bpf::attach_device_program(&directory, others.as_fd(), None).unwrap();
-    area.create(r#"{"devices": [{"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}]}"#).unwrap();
-    let now = crate::sys::bpf::device_programs(&directory).unwrap();
-    let names: Vec<Vec<u8>> = now
-        .iter()
-        .map(|&id| crate::sys::bpf::program_name(crate::sys::bpf::program_by_id(id).unwrap()).unwrap())
-        .collect();
-    assert_eq!(now.len(), 2, "{names:?}");
-    assert!(
-        !now.contains(&mine[0]) && names.contains(&b"somebody".to_vec()) && names.contains(&b"tare_devices".to_vec())
-    );
-}
-
-#[test]
-fn the_verifier_takes_every_sort_of_program() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: the_verifier_takes_every_sort_of_program: needs root");
-        return;
-    }
-    for rules in [
-        "[]",
-        r#"[{"allow": true, "access": "rwm"}]"#,
-        r#"[{"allow": true, "access": "rwm"}, {"allow": false, "type": "c", "major": 4294967295, "minor": 4294967295, "access": "w"}]"#,
-        r#"[{"allow": true, "type": "b", "major": 8, "access": "r"}, {"allow": true, "type": "c", "minor": 3, "access": "wm"}]"#,
-    ] {
-        let spec = spec(&format!(r#"{{"resources": {{"devices": {rules}}}}}"#));
-        let layout = Layout::parse(b"0::/\n", b"31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
-        let access = lower(&spec, "c", Manager::Cgroupfs, &layout, Privilege::Root).unwrap().devices;
-        let program = crate::plan::cgroup::bpf::compile(&access);
-        crate::sys::bpf::load_device_program(&program, c"tare_test").unwrap();
-    }
-}
-
-#[test]
-fn a_limit_of_a_controller_that_is_not_there_is_told_on_version_2() {
-    let Some(layout) = v2_host("a_limit_of_a_controller_that_is_not_there_is_told_on_version_2") else { return };
-    let mut area = Area::new(layout);
-    for (resources, parts) in [
-        (
-            r#"{"unified": {"nonsense.max": "1"}}"#,
-            ["unified[\"nonsense.max\"]", "controller nonsense is not available"],
-        ),
-        (
-            r#"{"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}"#,
-            ["hugepageLimits[0]", "no huge pages of 3MB, only of"],
-        ),
-    ] {
-        let error = area.create(resources).unwrap_err().to_string();
-        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
-        let mount = &area.layout.v2.as_ref().unwrap().mount;
-        assert!(!is_there(&mount.join(&area.name)));
-    }
-}
-
-#[test]
-fn clone_starts_in_the_unified_cgroup() {
-    let Some(layout) = v2_host("clone_starts_in_the_unified_cgroup") else { return };
-    let mut area = Area::new(layout);
-    let cgroup = area.create("{}").unwrap();
-    let fd = cgroup.clone_fd().unwrap();
-    match crate::sys::process::clone(0, Some(fd)).unwrap() {
-        crate::sys::process::Forked::Child => loop {
-            nix::unistd::pause();
-        },
-        crate::sys::process::Forked::Parent { .. } => {}
-    }
-    assert_eq!(cgroup.pids().unwrap().len(), 1);
-    cgroup.kill_all().unwrap();
-}
-
-#[test]
-fn a_container_that_owns_its_cgroup_may_write_what_the_kernel_names() {
-    use std::os::unix::fs::MetadataExt;
-    let Some(layout) = v2_host("a_container_that_owns_its_cgroup_may_write_what_the_kernel_names") else { return };
-    let mut area = Area::new(layout);
-    let linux = format!(
-        r#"{{"cgroupsPath": "/{}", "namespaces": [{{"type": "user"}}, {{"type": "cgroup"}}],
-             "uidMappings": [{{"containerID": 0, "hostID": 100000, "size": 1}}]}}"#,
-        area.name
-    );
-    let text = format!(
-        r#"{{"ociVersion": "1.3.0", "mounts": [{{"destination": "/c", "type": "cgroup"}}], "linux": {linux}}}"#
-    );
-    let spec: Spec = serde_json::from_str(&text).unwrap();
-    let plan = lower(&spec, "c1", Manager::Cgroupfs, &area.layout, Privilege::Root).unwrap();
-    area.cgroup = Some(Cgroup::create(&plan).unwrap());
-    let directory = area.at("");
-    let owner = |path: &Path| std::fs::metadata(path).unwrap().uid();
-    assert_eq!(owner(&directory), 100_000);
-    assert_eq!(owner(&directory.join("cgroup.procs")), 100_000);
-    assert_eq!(owner(&directory.join("cgroup.max.depth")), 0);
-}
-
-#[test]
-fn what_is_kept_reads_back() {
-    let layout = Layout::parse(
-        b"2:memory:/\n1:devices:/\n",
-        b"1 1 0:1 / /m rw - cgroup c rw,memory\n2 1 0:2 / /d rw - cgroup c rw,devices\n",
-    );
-    let plan = lower(&spec("{}"), "c1", Manager::Cgroupfs, &layout, Privilege::Root).unwrap();
-    let text = serde_json::to_string(&plan.saved()).unwrap();
-    assert_eq!(
-        text,
-        r#"{"version":"v1","made":false,"directories":[{"controllers":["memory"],"path":"/m/c1"},{"controllers":["devices"],"path":"/d/c1"}]}"#
-    );
-    assert_eq!(serde_json::from_str::<SavedCgroup>(&text).unwrap(), plan.saved());
-}
-
-#[test]
-fn a_number_of_bytes_is_written_for_a_person() {
-    for (bytes, text) in
-        [(4 << 20, "4 MiB"), (3 << 10, "3 KiB"), (1000, "1000 bytes"), ((4 << 20) + 1, "4194305 bytes")]
-    {
-        assert_eq!(size(bytes), text);
-    }
-}
-
-#[test]
-fn what_a_container_uses_is_told_on_version_1() {
-    let Some(layout) = v1_host("what_a_container_uses_is_told_on_version_1") else { return };
-    let mut area = Area::new(layout);
-    area.create(r#"{"pids": {"limit": 9}, "memory": {"limit": 33554432}, "cpu": {"cpus": "0"}}"#).unwrap();
-    area.spawn("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo worked; read end");
-    area.go();
-    area.hear();
-    let stats = area.cgroup().stats().unwrap();
-    assert_eq!((stats.pids.current, stats.pids.limit), (1, 9));
-    assert_eq!(stats.memory.usage.limit, 33_554_432);
-    assert!(stats.memory.usage.usage > 0 && stats.memory.raw.contains_key("cache"), "{stats:?}");
-    assert!(stats.cpu.usage.total > 0 && !stats.cpu.usage.percpu.is_empty(), "{stats:?}");
-    assert_eq!(stats.cpuset.cpus, [0]);
-}
-
-#[test]
-fn a_lack_of_memory_is_told_when_it_happens() {
-    let Some(layout) = v1_host("a_lack_of_memory_is_told_when_it_happens") else { return };
-    let mut area = Area::new(layout);
-    area.create(r#"{"memory": {"limit": 8388608}}"#).unwrap();
-    let mut watch = area.cgroup().watch_oom().unwrap();
-    assert_eq!(watch.count().unwrap(), 0);
-    area.spawn("exec tail /dev/zero");
-    area.go();
-    let mut fds = [nix::poll::PollFd::new(watch.as_fd(), watch.flags())];
-    assert_eq!(nix::poll::poll(&mut fds, 20_000_u16).unwrap(), 1, "no event within 20 s");
-    assert!(watch.count().unwrap() > 0);
-    assert!(!area.wait().success());
-    assert_eq!(watch.count().unwrap(), 0);
-    // The end of the cgroup is none.
-    let (cgroup, _) = (area.cgroup.take().unwrap(), area.children.clear());
-    cgroup.destroy().unwrap();
-    assert_eq!(watch.count().unwrap(), 0);
-}
-
-#[test]
-fn an_event_file_is_waited_for() {
-    let Some(layout) = v2_host("an_event_file_is_waited_for") else { return };
-    let mut area = Area::new(layout);
-    area.create("{}").unwrap();
-    let events = files::Watched::open(&area.at(""), "cgroup.events").unwrap();
-    let soon = || std::time::Instant::now() + std::time::Duration::from_millis(1);
-    assert_eq!(files::value(&events.read().unwrap(), "populated"), Some(0));
-    assert!(!events.wait(soon()).unwrap());
-    area.spawn(":");
-    assert!(events.wait(std::time::Instant::now() + std::time::Duration::from_secs(20)).unwrap());
-    assert_eq!(files::value(&events.read().unwrap(), "populated"), Some(1));
-    assert!(!events.wait(soon()).unwrap());
-}
-
-#[test]
-fn a_further_process_follows_into_the_cgroup_of_the_first_on_version_2() {
-    let Some(layout) = v2_host("a_further_process_follows_into_the_cgroup_of_the_first_on_version_2") else { return };
-    let mut area = Area::new(layout);
-    area.create("{}").unwrap();
-    let pid = area.spawn(":");
-    let own = area.at("");
-    let link = |entry: Entry| {
-        let number = std::os::fd::AsRawFd::as_raw_fd(entry.clone.as_ref().unwrap());
-        std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap()
-    };
-    let pid = i32::try_from(pid).unwrap();
-    assert_eq!(link(area.cgroup().for_exec(&[], pid).unwrap()), own);
-    std::fs::create_dir(own.join("init")).unwrap();
-    files::write(&own.join("init"), "cgroup.procs", &pid.to_string()).unwrap();
-    assert_eq!(link(area.cgroup().for_exec(&[], pid).unwrap()), own);
-    let offered = files::read(&own, "cgroup.controllers").unwrap();
-    let Some(controller) = offered.split_whitespace().next() else {
-        eprintln!("skipped: a_further_process_follows_...: no controller is offered");
-        return;
-    };
-    files::write(&own, "cgroup.subtree_control", &format!("+{controller}")).unwrap();
-    assert_eq!(link(area.cgroup().for_exec(&[], pid).unwrap()), own.join("init"));
-    assert_eq!(link(area.cgroup().for_exec(&["init".to_owned()], pid).unwrap()), own.join("init"));
-}
-
 /// What an ordinary user may do is tested in a process of its own, for rights are those of the whole process.
 #[test]
 fn an_ordinary_user_goes_without_a_cgroup_unless_limits_are_asked_for() {
@@ -639,14 +433,14 @@ fn an_ordinary_user_goes_without_a_cgroup_unless_limits_are_asked_for() {
     const NAME: &str = "cgroup::tests::an_ordinary_user_goes_without_a_cgroup_unless_limits_are_asked_for";
     if std::env::var_os(INSIDE).is_none() {
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: {NAME}: needs root to become another user");
+            skip("needs root to become another user");
             return;
         }
         let itself = std::env::current_exe().unwrap();
         let run = Command::new(itself).args(["--exact", NAME]).env(INSIDE, "1").uid(65534).gid(65534).output();
         match run {
             Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
-            Err(error) => eprintln!("skipped: {NAME}: another user cannot run this program: {error}"),
+            Err(error) => skip(format_args!("another user cannot run this program: {error}")),
         }
         return;
     }

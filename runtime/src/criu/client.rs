@@ -249,7 +249,7 @@ mod tests {
         let mut criu = match Conversation::open(Stdio::Null, &[], 0, || Ok(())) {
             Ok(criu) => criu,
             Err(error) if error.kind() == Kind::Unsupported => {
-                eprintln!("skipped: criu_is_started_and_tells_what_it_can_do: {error}");
+                crate::testing::skip(error);
                 return;
             }
             Err(error) => panic!("{error}"),

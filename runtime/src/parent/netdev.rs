@@ -319,7 +319,7 @@ mod tests {
     /// touched. Without the privilege or ip(8) the test is skipped with its reason.
     fn in_namespaces(test: impl FnOnce(OwnedFd) + Send + 'static) {
         if !nix::unistd::geteuid().is_root() || Command::new("ip").arg("-V").output().is_err() {
-            eprintln!("skipped: needs root and ip(8)");
+            crate::testing::skip("needs root and ip(8)");
             return;
         }
         let body = move || {

@@ -7,8 +7,11 @@
 mod attacks;
 mod binary;
 mod binds;
+mod cgroups;
+mod devices;
 mod filesystems;
 mod roots;
+mod users;
 mod world;
 
 use std::process::{Command, ExitCode, Stdio};
@@ -51,7 +54,17 @@ fn count_skip(what: &str) {
 }
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [attacks::CASES, binary::CASES, binds::CASES, filesystems::CASES, roots::CASES].concat();
+    let cases: Vec<Case> = [
+        attacks::CASES,
+        binary::CASES,
+        binds::CASES,
+        cgroups::CASES,
+        devices::CASES,
+        filesystems::CASES,
+        roots::CASES,
+        users::CASES,
+    ]
+    .concat();
     if let Ok(name) = std::env::var(CASE) {
         let (_, case) = cases.iter().find(|(known, _)| *known == name).expect("a known case");
         case();

@@ -84,7 +84,7 @@ fn lacks_root(test: &str) -> bool {
     if geteuid().is_root() {
         return false;
     }
-    eprintln!("skipped: {test} needs root");
+    crate::testing::skip(format_args!("{test} needs root"));
     true
 }
 
@@ -222,7 +222,7 @@ fn with_no_new_privileges_only_execve_comes_after_the_filter() {
 fn a_user_namespace_that_denies_setgroups_is_lived_with_where_no_group_is_asked_for() {
     let namespace = ["unshare", "--user", "--map-root-user"];
     if !Command::new("unshare").args(["--user", "true"]).status().is_ok_and(|status| status.success()) {
-        eprintln!("skipped: this host makes no user namespaces");
+        crate::testing::skip("this host makes no user namespaces");
         return;
     }
     let said = run_by(&namespace, &shell(STATUS, &json!({})));
@@ -266,7 +266,7 @@ fn inherited_affinity_is_reset_and_the_joined_process_s_is_set() {
     let cpus = std::fs::read_to_string("/proc/self/status").unwrap();
     let all = status("Cpus_allowed_list", &cpus);
     if !all.contains(['-', ',']) {
-        eprintln!("skipped: this host has one CPU");
+        crate::testing::skip("this host has one CPU");
         return;
     }
     if lacks_root("an ordinary user's groups cannot be set, so that") {
