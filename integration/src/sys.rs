@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
@@ -114,11 +113,11 @@ pub fn wait_with_usage(pid: i32) -> io::Result<Usage> {
 }
 
 /// Receives one message of at most 64 KiB, with the descriptors that came with it, up to four.
-pub fn receive_fds(stream: &UnixStream) -> io::Result<(Vec<OwnedFd>, Vec<u8>)> {
+pub fn receive_fds(stream: impl AsFd) -> io::Result<(Vec<OwnedFd>, Vec<u8>)> {
     let mut bytes = vec![0u8; 65536];
     let mut space = nix::cmsg_space!([RawFd; 4]);
     let mut slices = [io::IoSliceMut::new(&mut bytes)];
-    let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<()>(stream.as_fd().as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
     let length = message.bytes;
     let mut received = Vec::new();
     for control in message.cmsgs()? {

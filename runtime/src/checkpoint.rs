@@ -25,11 +25,11 @@ use crate::checkpoint::options::Directories;
 use crate::cli::{CheckpointArgs, Global};
 use crate::criu::rpc::{Features, Options, PageServer, Request, RequestType, Response};
 use crate::criu::{Conversation, Notification, Stdio};
-use crate::delete;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{devices, mounts, namespaces};
 use crate::state::{self, ContainerDir, Init, State, Status};
 use crate::sys::fds::take_writable;
+use crate::{delete, notify};
 
 /// Runs the command.
 pub fn run(global: &Global, args: &CheckpointArgs) -> Result<()> {
@@ -119,7 +119,8 @@ fn ask_for_dump(options: &mut Options, args: &CheckpointArgs, page_server: Optio
 
 /// What criu cannot know of the container: which process, which cgroup to freeze, what comes from outside.
 fn describe(options: &mut Options, dir: &ContainerDir, state: &State, init: Init) -> Result<()> {
-    let spec = bundle::parse_spec(&dir.config()?)?;
+    let mut spec = bundle::parse_spec(&dir.config()?)?;
+    notify::extend_if_made(&mut spec, dir.path())?;
     let namespaces = namespaces::lower(&spec)?;
     let mounts = mounts::lower(&spec, &state.bundle, &namespaces)?;
     external::refuse_idmapped(&mounts)?;

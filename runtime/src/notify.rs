@@ -3,15 +3,23 @@
 //!
 //! ```text
 //!   service manager ◄── READY=1, MAINPID ── runtime ◄── READY=… ── <root>/<id>/notify/notify.sock
-//!                                                                  = /run/notify/notify.sock in the container
+//!                   ◄── BARRIER=1, a pipe ──                       = /run/notify/notify.sock in the container
+//!                   ─── closes the pipe ──►
 //! ```
 //!
 //! Only the line `READY=` is passed on: what else a container says is not the word of the service. The socket's directory is
 //! mounted read-only, so that the container can write to the socket and cannot replace it.
+//!
+//! The barrier (sd_notify_barrier(3)): a manager that reads a message finds the service by the process that sent it, so the
+//! runtime must not be gone by then.
+//!
+//! A restored container gets the directory, which its image wants, but nobody listens in it, as with runc: whether its program
+//! has said that it is ready lies before the restore.
 
 use std::env;
 use std::fs::{self, DirBuilder, Permissions};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -19,10 +27,14 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::pipe2;
 use oci_spec::runtime::{MountBuilder, Spec};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::log;
 
 /// Where the container finds the socket.
 const INSIDE: &str = "/run/notify";
@@ -30,6 +42,9 @@ const INSIDE: &str = "/run/notify";
 const NAME: &str = "notify.sock";
 /// The longest message that is read; systemd's own limit is the pipe buffer.
 const MAX_MESSAGE: usize = 4096;
+/// How long a manager may take to read, in milliseconds: as with runc. One that does not know barriers closes what comes
+/// with an unknown message.
+const BARRIER_TIME: u16 = 30_000;
 
 /// The service manager's socket, if the runtime was started with one.
 pub fn requested() -> Option<PathBuf> {
@@ -54,6 +69,14 @@ pub fn extend(spec: &mut Spec, state: &Path) -> Result<()> {
         process.env_mut().get_or_insert_default().push(format!("NOTIFY_SOCKET={INSIDE}/{NAME}"));
     }
     Ok(())
+}
+
+/// The same for a container that is there, if it was created so.
+pub fn extend_if_made(spec: &mut Spec, state: &Path) -> Result<()> {
+    match fs::symlink_metadata(directory(state)) {
+        Ok(_) => extend(spec, state),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Makes the directory, which is mounted before there is a socket in it.
@@ -106,11 +129,37 @@ impl Forwarder {
                 let length = self.container.recv(&mut message).on("read from", "the container's notify socket")?;
                 if let Some(ready) = ready_line(&message[..length]) {
                     let text = [ready, b"\nMAINPID=", main_pid.to_string().as_bytes()].concat();
-                    return self.manager.send(&text).map(drop).on("write to", "NOTIFY_SOCKET");
+                    self.manager.send(&text).on("write to", "NOTIFY_SOCKET")?;
+                    return self.wait_for_manager();
                 }
             } else {
                 // Only the end of the container is left.
                 return Ok(());
+            }
+        }
+    }
+}
+
+impl Forwarder {
+    /// Waits until the manager has read what was sent.
+    fn wait_for_manager(&self) -> Result<()> {
+        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).on("make", "a pipe")?;
+        let (text, fds) = ([IoSlice::new(b"BARRIER=1")], [theirs.as_raw_fd()]);
+        let control = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(self.manager.as_raw_fd(), &text, &control, MsgFlags::MSG_NOSIGNAL, None)
+            .on("write to", "NOTIFY_SOCKET")?;
+        drop(theirs);
+        loop {
+            let mut fds = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, BARRIER_TIME) {
+                Err(Errno::EINTR) => {}
+                Ok(0) => {
+                    log::warn(format_args!(
+                        "the service manager has not read for 30 seconds that the container is ready"
+                    ));
+                    return Ok(());
+                }
+                polled => return polled.map(drop).on("wait for", "the service manager"),
             }
         }
     }

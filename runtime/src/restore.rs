@@ -42,7 +42,7 @@ use crate::plan::hooks::Stage;
 use crate::signals::Signals;
 use crate::state::{self, ContainerDir, Init, State, Status, write_atomically};
 use crate::sys::process::{self, Child, pidfd_open, pidfd_send_signal, set_child_subreaper, setns};
-use crate::{delete, hooks, init, log, run, terminal};
+use crate::{delete, hooks, init, log, notify, run, terminal};
 
 /// Runs the command: the status of the container's process, or 0 once it is detached.
 pub fn run(global: &Global, args: &RestoreArgs) -> Result<i32> {
@@ -73,7 +73,11 @@ struct Restored {
 fn restore(global: &Global, args: &RestoreArgs) -> Result<Restored> {
     let call = &args.run.create;
     state::check_id(&call.id)?;
-    let bundle = Bundle::load(call.bundle.as_deref())?;
+    let root = create::absolute(&global.root())?;
+    let mut bundle = Bundle::load(call.bundle.as_deref())?;
+    if notify::requested().is_some() {
+        notify::extend(bundle.spec_mut(), &root.join(&call.id))?;
+    }
     let layout = Layout::detect()?;
     let plan = Plan::from_spec(bundle.spec(), bundle.path(), &create::options(global, call), &layout)?;
     create::check_console(&plan, call, if args.run.detach { Begin::Detached } else { Begin::Foreground })?;
@@ -82,7 +86,7 @@ fn restore(global: &Global, args: &RestoreArgs) -> Result<Restored> {
         refuse_existing(&SavedCgroup::planned(&plan.cgroup))?;
     }
     let directories = Directories::find(&args.criu)?;
-    let dir = ContainerDir::create(&create::absolute(&global.root())?, &call.id)?;
+    let dir = ContainerDir::create(&root, &call.id)?;
     let mut half = Half {
         state: create::new_state(&bundle, &plan, call),
         plan,
@@ -133,6 +137,9 @@ impl Half {
         dir.keep("config.json", bundle.config())?;
         if let Some(seccomp) = &self.plan.seccomp {
             dir.keep("seccomp", &seccomp.to_bytes())?;
+        }
+        if notify::requested().is_some() {
+            notify::make_directory(dir.path())?;
         }
         Ok(())
     }

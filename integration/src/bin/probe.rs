@@ -9,6 +9,7 @@
 //! probe count FILE             appends 1, 2, 3, ... to the file, a line every 20 ms
 //! probe lock FILE              locks the file (flock(2)), prints "locked", waits for SIGTERM
 //! probe datagrams SOCKET       connects to a unix socket and sends it 1, 2, 3, ..., a datagram every 20 ms
+//! probe notify TEXT…           sends each text to the socket that NOTIFY_SOCKET names, prints "told", waits for SIGTERM
 //! probe eat MIB                touches so much memory, prints "ate", waits for SIGTERM
 //! ```
 
@@ -71,6 +72,14 @@ fn main() {
             count(|number| {
                 socket.send(number.to_string().as_bytes()).expect("send");
             });
+        }
+        Some("notify") => {
+            let socket = UnixDatagram::unbound().expect("make a socket");
+            let path = std::env::var_os("NOTIFY_SOCKET").expect("the variable NOTIFY_SOCKET");
+            for text in &args[2..] {
+                socket.send_to(text.as_bytes(), &path).expect("send");
+            }
+            wait_for_term("told");
         }
         Some("eat") => {
             let memory = vec![1u8; number(2) as usize * 1024 * 1024];

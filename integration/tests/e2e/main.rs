@@ -15,6 +15,7 @@ mod hooks;
 mod lifecycle;
 mod mounts;
 mod netdev;
+mod notify;
 mod process;
 mod program;
 mod rdt;

@@ -317,3 +317,35 @@ fn network_devices_are_moved_in_again_and_back_after_a_failure() {
     drop(second);
     ip(&["link", "del", &format!("{name}p")]);
 }
+
+/// As with runc: the image has the mount of the socket, so the restore has to provide it, but tells no manager anything.
+#[test]
+fn a_container_of_a_service_manager_goes_on() {
+    need_criu!();
+    let rt = Runtime::from_env();
+    let (count, bundle) = counting(&rt);
+    let manager = rt.fresh_path("manager");
+    let socket = std::os::unix::net::UnixDatagram::bind(&manager).unwrap();
+    let with_manager = |command: &mut Command| {
+        no_stdio(command);
+        command.env("NOTIFY_SOCKET", &manager);
+    };
+    let first = rt.bring_up("create", &bundle, &[], with_manager).unwrap();
+    // Nobody listens at this start: the program has nothing to say.
+    first.start().ok();
+    counts_on(&count);
+    let image = rt.fresh_path("image");
+    checkpoint(&first, &image, &[]).ok();
+    first.wait_exit();
+
+    let flags = ["--detach", "--image-path", text(&image)];
+    let second = rt.bring_up("restore", &bundle, &flags, with_manager).unwrap();
+    counts_on(&count);
+    let mounted = second.exec(&["grep", "-c", " /run/notify ro,", "/proc/self/mountinfo"]).ok();
+    assert_eq!(mounted.stdout, "1\n");
+    assert!(!wait::readable(std::os::fd::AsFd::as_fd(&socket), std::time::Instant::now()));
+    // What was restored can be saved again.
+    let image = rt.fresh_path("image");
+    checkpoint(&second, &image, &[]).ok();
+    second.wait_exit();
+}
