@@ -19,6 +19,8 @@ pub enum Kind {
     InvalidArgument,
     /// What was read from outside is not what it must be: a wrong digest, a malformed layer, a hostile document.
     DataLoss,
+    /// Beyond the end of something, or not where the next byte belongs.
+    OutOfRange,
     /// Not in this state: a snapshot that has children, a store that is read-only.
     FailedPrecondition,
     /// The registry, or this host, does not allow it.
@@ -48,6 +50,7 @@ impl Kind {
             Self::AlreadyExists => Code::ALREADY_EXISTS,
             Self::InvalidArgument => Code::INVALID_ARGUMENT,
             Self::DataLoss => Code::DATA_LOSS,
+            Self::OutOfRange => Code::OUT_OF_RANGE,
             Self::FailedPrecondition => Code::FAILED_PRECONDITION,
             Self::PermissionDenied => Code::PERMISSION_DENIED,
             Self::Unauthenticated => Code::UNAUTHENTICATED,
@@ -88,6 +91,8 @@ kinds! {
     exists = AlreadyExists;
     /// The request is wrong.
     invalid = InvalidArgument;
+    /// Beyond the end of something.
+    out_of_range = OutOfRange;
     /// What came from outside is broken or hostile.
     data_loss = DataLoss;
     /// Not in this state.
