@@ -45,6 +45,7 @@ pub mod config;
 pub mod content;
 pub mod descriptor;
 pub mod error;
+pub mod fault;
 pub mod fs;
 pub mod metadata;
 pub mod progress;

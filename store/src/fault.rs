@@ -1,0 +1,117 @@
+//! Named points between the steps of whatever must survive a crash. They are in test builds only (feature `faults`).
+//!
+//! `TARE_STORE_FAULT=content.commit.renamed:2` kills the program, by SIGKILL, when it comes to that point for the second time;
+//! `…=error` after the name (and number) lets the step fail instead. Crash tests go through [`POINTS`].
+
+use crate::error::Result;
+
+/// All points there are.
+pub const POINTS: &[&str] = &[
+    "content.ingest.row",
+    "content.ingest.made",
+    "content.ingest.wrote",
+    "content.commit.verified",
+    "content.commit.synced",
+    "content.commit.renamed",
+    "content.commit.directory_synced",
+    "content.commit.row",
+    "content.delete.row",
+    "snapshots.prepare.made",
+    "snapshots.prepare.row",
+    "snapshots.copy.entry",
+    "snapshots.commit.synced",
+    "snapshots.commit.row",
+    "snapshots.remove.row",
+    "snapshots.remove.renamed",
+    "extraction.made",
+    "extraction.synced",
+    "publish.begin",
+    "publish.before_commit",
+    "publish.committed",
+    "gc.marked",
+    "gc.swept",
+    "gc.unlinked_one",
+    "gc.unlinked",
+];
+
+/// Passes, unless a test wants otherwise.
+#[cfg(not(any(test, feature = "faults")))]
+#[inline(always)]
+pub fn point(_name: &'static str) -> Result<()> {
+    Ok(())
+}
+
+/// Passes, unless a test wants otherwise.
+#[cfg(any(test, feature = "faults"))]
+pub fn point(name: &'static str) -> Result<()> {
+    armed::point(name)
+}
+
+#[cfg(test)]
+pub(crate) use armed::fail_at;
+
+#[cfg(any(test, feature = "faults"))]
+mod armed {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use crate::error::{Error, Result};
+
+    struct Fault {
+        name: String,
+        nth: usize,
+        error: bool,
+    }
+
+    fn wanted() -> Option<&'static Fault> {
+        static WANTED: OnceLock<Option<Fault>> = OnceLock::new();
+        let read = || {
+            let text = std::env::var("TARE_STORE_FAULT").ok()?;
+            let (rest, error) = text.strip_suffix("=error").map_or((text.as_str(), false), |rest| (rest, true));
+            let (name, nth) = rest.split_once(':').unwrap_or((rest, "1"));
+            assert!(super::POINTS.contains(&name), "TARE_STORE_FAULT names {name:?}, which is no point");
+            Some(Fault { name: name.to_owned(), nth: nth.parse().expect("a number after the colon"), error })
+        };
+        WANTED.get_or_init(read).as_ref()
+    }
+
+    pub(super) fn point(name: &'static str) -> Result<()> {
+        static PASSED: AtomicUsize = AtomicUsize::new(0);
+        debug_assert!(super::POINTS.contains(&name), "{name} is missing in the table of points");
+        #[cfg(test)]
+        if HERE.with_borrow(|here| here.contains(&name)) {
+            return Err(Error::internal(format!("a test lets {name} fail")));
+        }
+        let Some(fault) = wanted().filter(|it| it.name == name) else { return Ok(()) };
+        if PASSED.fetch_add(1, Ordering::SeqCst) + 1 != fault.nth {
+            return Ok(());
+        }
+        if fault.error {
+            return Err(Error::internal(format!("a test lets {name} fail")));
+        }
+        // Nothing is to run after this, as in a crash.
+        let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::SIGKILL);
+        loop {
+            std::thread::park();
+        }
+    }
+
+    #[cfg(test)]
+    thread_local! {
+        static HERE: std::cell::RefCell<Vec<&'static str>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+
+    /// Lets a point fail in this thread until the value is dropped.
+    #[cfg(test)]
+    pub(crate) fn fail_at(name: &'static str) -> impl Drop {
+        struct Disarm(&'static str);
+        impl Drop for Disarm {
+            fn drop(&mut self) {
+                HERE.with_borrow_mut(|here| here.retain(|it| *it != self.0));
+            }
+        }
+        assert!(super::POINTS.contains(&name), "{name} is no point");
+        HERE.with_borrow_mut(|here| here.push(name));
+        Disarm(name)
+    }
+}

@@ -1,0 +1,231 @@
+//! Copies of whole trees with everything that a file has, for hosts without overlayfs.
+//!
+//! Below two directory descriptors, by name only one step at a time, and never through a link. Extents are shared where the file
+//! system can (FICLONE), else the kernel copies (copy_file_range(2)); holes stay holes and names of one file stay names of one file.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, fstatat, mkdirat, mknodat, utimensat,
+};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, LinkatFlags, Uid, Whence, fchownat, linkat, lseek, symlinkat};
+
+use crate::error::{Context, Error, Result};
+use crate::fault;
+use crate::fs::names;
+
+/// Directories within directories, at most: each takes a descriptor on both sides.
+const DEEPEST: usize = 1024;
+
+/// Copies all below `from`, and what the directory itself has, into the empty directory `to`.
+pub fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    let stat = fstat(from).context(|| "look at the tree to copy".to_owned())?;
+    let mut copy = Copy { top: to, links: HashMap::new() };
+    copy.below(from, to, Path::new(""), 0)?;
+    let copying = || "copy what the root directory of a tree has".to_owned();
+    let (from, to) = (dot(from), dot(to));
+    attributes(&from, &to, &stat).context(copying)?;
+    times(&to, &stat).context(copying)
+}
+
+struct Copy<'a> {
+    top: BorrowedFd<'a>,
+    /// The first name of each file that has several, below `top`.
+    links: HashMap<u64, PathBuf>,
+}
+
+/// An entry: a name in a directory.
+struct Entry<'a> {
+    dir: BorrowedFd<'a>,
+    name: &'a CStr,
+}
+
+impl Entry<'_> {
+    /// A path for calls that know none but paths, such as those of extended attributes. It goes through our descriptor, so that
+    /// nobody can lead it elsewhere.
+    fn path(&self) -> Vec<u8> {
+        let mut path = format!("/proc/self/fd/{}/", self.dir.as_raw_fd()).into_bytes();
+        path.extend_from_slice(self.name.to_bytes());
+        path
+    }
+}
+
+fn dot(dir: BorrowedFd<'_>) -> Entry<'_> {
+    Entry { dir, name: c"." }
+}
+
+impl Copy<'_> {
+    fn below(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<()> {
+        let listing = || format!("list /{}", path.display());
+        if depth > DEEPEST {
+            return Err(Error::exhausted(format!("directories are nested more than {DEEPEST} deep: no copy is made")));
+        }
+        let mut dir = Dir::from_fd(directory(from, c".").context(listing)?).context(listing)?;
+        for name in names(&mut dir).context(listing)? {
+            let path = path.join(OsStr::from_bytes(name.to_bytes()));
+            let stat = fstatat(from, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
+                .context(|| format!("look at /{}", path.display()))?;
+            let (from, to) = (Entry { dir: from, name: &name }, Entry { dir: to, name: &name });
+            if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() {
+                self.directory(&from, &to, &stat, &path, depth)?;
+            } else {
+                self.other(&from, &to, &stat, &path).context(|| format!("copy /{}", path.display()))?;
+            }
+            fault::point("snapshots.copy.entry")?;
+        }
+        Ok(())
+    }
+
+    fn directory(
+        &mut self,
+        from: &Entry<'_>,
+        to: &Entry<'_>,
+        stat: &FileStat,
+        path: &Path,
+        depth: usize,
+    ) -> Result<()> {
+        let copying = || format!("copy directory /{}", path.display());
+        mkdirat(to.dir, to.name, Mode::S_IRWXU).context(copying)?;
+        let (below, into) =
+            (directory(from.dir, from.name).context(copying)?, directory(to.dir, to.name).context(copying)?);
+        self.below(below.as_fd(), into.as_fd(), path, depth + 1)?;
+        attributes(from, to, stat).context(copying)?;
+        // Last: what is made within changes it.
+        times(to, stat).context(copying)
+    }
+
+    fn other(&mut self, from: &Entry<'_>, to: &Entry<'_>, stat: &FileStat, path: &Path) -> io::Result<()> {
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&stat.st_ino) {
+                return Ok(linkat(self.top, first.as_path(), to.dir, to.name, LinkatFlags::empty())?);
+            }
+            self.links.insert(stat.st_ino, path.to_owned());
+        }
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        match kind {
+            SFlag::S_IFREG => file(from, to, stat)?,
+            SFlag::S_IFLNK => symlinkat(readlinkat(from.dir, from.name)?.as_os_str(), to.dir, to.name)?,
+            _ => mknodat(to.dir, to.name, kind, Mode::S_IRUSR, stat.st_rdev)?,
+        }
+        attributes(from, to, stat)?;
+        times(to, stat)
+    }
+}
+
+fn directory(dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
+    openat(dir, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+fn file(from: &Entry<'_>, to: &Entry<'_>, stat: &FileStat) -> io::Result<()> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let from = File::from(openat(from.dir, from.name, flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?);
+    let create = flags | OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
+    let to = File::from(openat(to.dir, to.name, create, Mode::S_IRUSR | Mode::S_IWUSR)?);
+    if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
+        return Ok(());
+    }
+    to.set_len(stat.st_size.cast_unsigned())?;
+    let mut at = 0;
+    while at < stat.st_size {
+        let data = match lseek(&from, at, Whence::SeekData) {
+            Ok(data) => data,
+            // Nothing but a hole from here on.
+            Err(Errno::ENXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = lseek(&from, data, Whence::SeekHole)?.min(stat.st_size);
+        range(&from, &to, data, end)?;
+        at = end;
+    }
+    Ok(())
+}
+
+fn range(from: &File, to: &File, start: i64, end: i64) -> io::Result<()> {
+    use rustix::io::Errno;
+    let (mut read, end) = (start.cast_unsigned(), end.cast_unsigned());
+    let mut written = read;
+    while read < end {
+        let rest = usize::try_from(end - read).unwrap_or(usize::MAX).min(1 << 30);
+        match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), rest) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            // Not between these two.
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                return by_hand(from, to, read, end);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn by_hand(from: &File, to: &File, mut at: u64, end: u64) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let mut buffer = vec![0; 128 << 10];
+    while at < end {
+        let wanted = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+        match from.read_at(&mut buffer[..wanted], at)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                to.write_all_at(&buffer[..read], at)?;
+                at += read as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Owner, mode and extended attributes, in this order: chown(2) clears set-user-id bits and capabilities.
+fn attributes(from: &Entry<'_>, to: &Entry<'_>, stat: &FileStat) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    match fchownat(to.dir, to.name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        // Without privileges there is one owner only, and it is that already.
+        Err(Errno::EPERM) if !nix::unistd::geteuid().is_root() => {}
+        done => done?,
+    }
+    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFLNK.bits() {
+        let mode = Mode::from_bits_truncate(stat.st_mode);
+        fchmodat(to.dir, to.name, mode, FchmodatFlags::FollowSymlink)?;
+    }
+    xattrs(from, to)
+}
+
+fn xattrs(from: &Entry<'_>, to: &Entry<'_>) -> io::Result<()> {
+    let (from, to) = (from.path(), to.path());
+    let mut list = Vec::new();
+    let length = match rustix::fs::llistxattr(&*from, &mut [0_u8; 0]) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::NOTSUP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    list.resize(length, 0);
+    let length = rustix::fs::llistxattr(&*from, &mut list)?;
+    for name in list[..length].split(|byte| *byte == 0).filter(|it| !it.is_empty()) {
+        let name = CString::new(name)?;
+        let mut value = vec![0; rustix::fs::lgetxattr(&*from, &name, &mut [0_u8; 0])?];
+        let length = rustix::fs::lgetxattr(&*from, &name, &mut value)?;
+        let set = rustix::fs::lsetxattr(&*to, &name, &value[..length], rustix::fs::XattrFlags::empty());
+        match set {
+            // A label of this host's security module is given anew.
+            Err(_) if name.to_bytes() == b"security.selinux" => {}
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+fn times(to: &Entry<'_>, stat: &FileStat) -> io::Result<()> {
+    let accessed = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
+    let modified = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
+    Ok(utimensat(to.dir, to.name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?)
+}

@@ -1,0 +1,93 @@
+//! What is to be mounted, in containerd's words.
+
+use std::path::Path;
+
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
+
+use super::rows::Row;
+use super::{Driver, Kind, Snapshots, ids};
+
+/// One mount to be done; options are as mount(8) takes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// `bind` or `overlay`.
+    pub kind: String,
+    /// A directory, or for overlay a word.
+    pub source: String,
+    /// Below the root of the container; empty for the root itself.
+    pub target: String,
+    /// `ro`, `lowerdir=…`, …
+    pub options: Vec<String>,
+}
+
+/// What every mount of overlayfs gets here.
+#[derive(Debug, Default)]
+pub(super) struct OverlayOptions {
+    options: Vec<String>,
+    pub(super) userxattr: bool,
+}
+
+impl OverlayOptions {
+    /// Asks once what this kernel knows, and whether we are root of the first user namespace.
+    pub(super) fn of_this_kernel() -> Self {
+        let parameter = |name: &str| std::fs::read_to_string(format!("/sys/module/overlay/parameters/{name}")).ok();
+        let mut options = Vec::new();
+        // An index would refuse a layer that once was the upper one of another mount.
+        if parameter("index").is_some() {
+            options.push("index=off".to_owned());
+        }
+        // Either would put into a layer what only overlayfs understands: a commit could not tell it from what was changed.
+        for name in ["redirect_dir", "metacopy"] {
+            if parameter(name).is_some_and(|it| it.starts_with('Y')) {
+                options.push(format!("{name}=off"));
+            }
+        }
+        let userxattr = !first_user_namespace() || !nix::unistd::geteuid().is_root();
+        if userxattr {
+            options.push("userxattr".to_owned());
+        }
+        Self { options, userxattr }
+    }
+}
+
+/// Whether all users are mapped to themselves.
+fn first_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|it| it.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// Overlayfs where the kernel has it and the store does not itself lie on one, whose directories cannot be upper ones.
+pub(super) fn best(dir: &Path) -> Driver {
+    let known =
+        std::fs::read_to_string("/proc/filesystems").is_ok_and(|it| it.lines().any(|line| line.ends_with("\toverlay")));
+    let on_overlay = statfs(dir).is_ok_and(|it| it.filesystem_type() == OVERLAYFS_SUPER_MAGIC);
+    if known && !on_overlay { Driver::Overlay } else { Driver::Native }
+}
+
+impl Snapshots {
+    /// `parents`: the top one first.
+    pub(super) fn mounts_of(&self, driver: Driver, row: &Row, parents: &[Row]) -> Vec<Mount> {
+        let trees = self.trees();
+        let path = |it: std::path::PathBuf| it.to_string_lossy().into_owned();
+        let fs = |tree: u64| path(trees.fs(tree));
+        let mut options = ids::options(&row.labels);
+        let bind = |tree: u64, mut options: Vec<String>| {
+            options.push(if row.kind == Kind::View { "ro" } else { "rw" }.to_owned());
+            options.push("rbind".to_owned());
+            vec![Mount { kind: "bind".into(), source: fs(tree), target: String::new(), options }]
+        };
+        match (row.kind, parents, driver) {
+            (Kind::View, [only], _) | (Kind::View, [only, ..], Driver::Native) => bind(only.tree, options),
+            (_, [], _) | (_, _, Driver::Native) => bind(row.tree, options),
+            (_, parents, Driver::Overlay) => {
+                if row.kind == Kind::Active {
+                    options.push(format!("workdir={}", path(trees.work(row.tree))));
+                    options.push(format!("upperdir={}", fs(row.tree)));
+                }
+                let lowers: Vec<String> = parents.iter().map(|it| fs(it.tree)).collect();
+                options.push(format!("lowerdir={}", lowers.join(":")));
+                options.extend(self.inner.overlay.options.clone());
+                vec![Mount { kind: "overlay".into(), source: "overlay".into(), target: String::new(), options }]
+            }
+        }
+    }
+}
