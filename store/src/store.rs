@@ -1,0 +1,88 @@
+//! The store as one thing: what the flows work with.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::content::Content;
+use crate::error::{Error, Result};
+use crate::flights::Flights;
+use crate::metadata::{Lease, Metadata, Namespace};
+use crate::progress::Progress;
+use crate::registry::Registry;
+use crate::snapshots::Snapshots;
+
+/// One store. Clones are the same one.
+#[derive(Clone)]
+pub struct Store {
+    /// Flags and environment.
+    pub config: Arc<Config>,
+    /// What exists.
+    pub metadata: Metadata,
+    /// Blobs.
+    pub content: Content,
+    /// Layers and the snapshots on them.
+    pub snapshots: Snapshots,
+    /// Registries.
+    pub registry: Registry,
+    /// Who makes what now.
+    pub flights: Flights,
+    /// How many blobs move at once, of all calls together.
+    pub(crate) transfers: Arc<Semaphore>,
+    /// How many layers are extracted at once, of all calls together.
+    pub(crate) extractions: Arc<Semaphore>,
+}
+
+/// What every step of one call needs: where it works, the lease that keeps what it has got, and who watches it.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(crate) store: Store,
+    pub(crate) ns: Namespace,
+    /// Moves into threads too: it lasts until the last of them has ended.
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) progress: Progress,
+}
+
+impl Call {
+    /// Takes the lease. `why` is written beside it, for people.
+    pub(crate) async fn begin(store: &Store, ns: &Namespace, why: &'static str, progress: &Progress) -> Result<Self> {
+        let (metadata, name) = (store.metadata.clone(), ns.clone());
+        let lease = blocking(move || metadata.hold(&name, why)).await?;
+        Ok(Self { store: store.clone(), ns: ns.clone(), lease: Arc::new(lease), progress: progress.clone() })
+    }
+}
+
+/// Runs what computes or waits for a disk on a thread of its own. If the caller goes away meanwhile, the work is done to its end.
+pub(crate) async fn blocking<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::internal(format!("a thread of the store ended early: {error}"))),
+    }
+}
+
+/// What must not be dropped on the runtime's thread, because that takes long: an extraction removes its tree.
+pub(crate) struct Away<T: Send + 'static>(Option<T>);
+
+impl<T: Send + 'static> Away<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    /// Takes it out; whoever has it now drops it.
+    pub(crate) fn take(mut self) -> Option<T> {
+        self.0.take()
+    }
+}
+
+impl<T: Send + 'static> Drop for Away<T> {
+    fn drop(&mut self) {
+        if let (Some(value), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(value));
+        }
+    }
+}
