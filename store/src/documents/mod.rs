@@ -14,6 +14,8 @@
 
 mod referrers;
 
+pub(crate) use referrers::SUBJECT;
+
 use std::collections::HashSet;
 use std::pin::Pin;
 
@@ -157,12 +159,12 @@ impl Tree {
                 return Err(Error::data_loss(format!("indexes are nested more than {} deep", limit::NESTING)));
             }
             let bytes = document(call, from, &at, limit::DOCUMENT, &|bytes| {
-                Document::parse(Some(&at.media_type), bytes).map(drop)
+                Document::parse(&at.media_type, bytes).map(drop)
             })
             .await?;
-            match Document::parse(Some(&at.media_type), &bytes)? {
+            match Document::parse(&at.media_type, &bytes)? {
                 Document::Index(index) => self.index(call, from, at, index, wanted, depth).await,
-                Document::Manifest(manifest) => self.manifest(call, from, at, manifest, wanted).await,
+                Document::Manifest(manifest) => self.manifest(call, from, at, *manifest, wanted).await,
             }
         })
     }

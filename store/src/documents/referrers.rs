@@ -10,7 +10,7 @@ use crate::fetch::Remote;
 use crate::store::Call;
 
 /// Keeps a referrer for as long as its subject.
-const SUBJECT: &str = "containerd.io/gc.bref.content.subject";
+pub(crate) const SUBJECT: &str = "containerd.io/gc.bref.content.subject";
 
 impl Tree {
     /// Fetches the documents of what refers to the image, or to one of its manifests; their blobs are transfers like others.

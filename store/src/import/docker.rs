@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_oldest_form_gets_a_configuration() {
-        let base: &[u8] = br#"{"id":"base","created":"2015-01-01T00:00:00Z","container_config":{"Cmd":["/bin/sh","-c","#(nop) ADD x"]}}"#;
+        let base: &[u8] = br##"{"id":"base","created":"2015-01-01T00:00:00Z","container_config":{"Cmd":["/bin/sh","-c","#(nop) ADD x"]}}"##;
         let top: &[u8] = br#"{"id":"top","parent":"base","architecture":"amd64","os":"linux","config":{"Env":["A=1"]}}"#;
         let files = files(&[
             ("base/json", base),

@@ -28,7 +28,7 @@ use crate::layers;
 use crate::layers::publish::Ready;
 use crate::metadata::{Labels, Namespace, NewImage};
 use crate::progress::Progress;
-use crate::registry::reference::{Reference, Repository, is_tag};
+use crate::registry::reference::{Reference, is_tag};
 use crate::registry::{limit, platform};
 use crate::store::{Call, Store, blocking};
 

@@ -100,7 +100,7 @@ struct Begun {
 }
 
 impl<'a> Site<'a> {
-    fn new(call: &'a Call, image: &'a Image, snapshotter: &'a str) -> Self {
+    fn new(call: &'a Call, image: &'a Image, snapshotter: &'static str) -> Self {
         Self {
             call,
             image,

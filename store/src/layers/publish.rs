@@ -77,7 +77,7 @@ impl Ready {
         blocking(move || {
             // The trees, before a row says that they are there; the turns end after.
             let layers = call.store.snapshots.sync(extracted)?;
-            call.store.metadata.publish(Publication { lease: &call.lease, layers, blobs, images })?;
+            call.store.metadata.publish(Publication { ns: &call.ns, lease: Some(&*call.lease), layers, blobs, images })?;
             drop(turns);
             Ok(())
         })
