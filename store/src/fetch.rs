@@ -199,7 +199,8 @@ impl Attempt<'_> {
         let mut host = String::new();
         let sent = send(remote, at, offset, to_disk, &mut host).await;
         let joined = writing.await;
-        let (written, held) = joined.map_err(|it| Error::internal(format!("a thread of the store ended early: {it}")))?;
+        let (written, held) =
+            joined.map_err(|it| Error::internal(format!("a thread of the store ended early: {it}")))?;
         // If the disk failed, the network was only told to stop; if the network failed, the disk has nothing to say.
         match (sent, written) {
             (_, Err(error)) if error.kind == Kind::DataLoss && self.tries <= TRIES => {

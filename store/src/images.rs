@@ -1,6 +1,5 @@
 //! Images that are here: found by name or digest, shown, named once more.
 
-
 use crate::content::digest::Digest;
 use crate::descriptor::{Descriptor, Platform};
 use crate::documents::{From, Image, Tree, Wanted, document};
@@ -171,8 +170,13 @@ pub async fn tag(store: &Store, ns: &Namespace, source: &str, target: &str, forc
                 _ if !force => Err(error),
                 _ => {
                     let images = vec![NewImage { name: made, target: image.target, labels: image.labels }];
-                    let publication =
-                        Publication { ns: &call.ns, lease: Some(&*call.lease), layers: Vec::new(), blobs: Vec::new(), images };
+                    let publication = Publication {
+                        ns: &call.ns,
+                        lease: Some(&*call.lease),
+                        layers: Vec::new(),
+                        blobs: Vec::new(),
+                        images,
+                    };
                     metadata.publish(publication).map(drop)
                 }
             },
@@ -204,7 +208,8 @@ pub async fn referrers(
     let image = find(&call, name).await?;
     let mut found = here(&call, &image.target.digest).await?;
     if let Some(access) = remote {
-        let reference: Reference = image.name.parse().map_err(|error: Error| error.within("it has no name at a registry"))?;
+        let reference: Reference =
+            image.name.parse().map_err(|error: Error| error.within("it has no name at a registry"))?;
         let remote = Remote::open(&call, reference.repository(), access).await?;
         for at in remote.registry.referrers(&image.target.digest, kind).await? {
             if found.iter().all(|it| it.at.digest != at.digest) {

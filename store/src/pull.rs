@@ -82,7 +82,8 @@ async fn steps(store: &Store, ns: &Namespace, request: Request, name: &str, prog
     }
     let whole = !leaves_out_foreign(&call, &tree, request.skip_foreign)?;
     let unpack = request.unpack.as_deref().filter(|_| whole);
-    let transfers = needed(&call, &tree, &request).await?;
+    let discard_blobs = request.discard_blobs || store.config.discard_blobs;
+    let transfers = needed(&call, &tree, &request, discard_blobs).await?;
 
     let mut fetches = fetch::start(&call, &remote, transfers);
     let mut ready = Ready::default();
@@ -102,14 +103,15 @@ async fn steps(store: &Store, ns: &Namespace, request: Request, name: &str, prog
     let before = image_target(&call, name).await?;
     let unchanged = remote.fetched() == 0 && ready.is_empty() && before.is_some_and(|it| it == target.digest);
     let new = NewImage { name: name.to_owned(), target: target.clone(), labels: request.labels.clone() };
-    let keep_blobs = !request.discard_blobs || unpack.is_none();
+    let keep_blobs = !discard_blobs || unpack.is_none();
     ready.publish(&call, &tree, vec![new], keep_blobs).await?;
     Ok(Pulled { name: name.to_owned(), target, images: tree.images, unchanged, fetched: remote.fetched() })
 }
 
 /// Whether layers are left out that must not be distributed: an image that lacks some can't be unpacked. Fails, if it may not.
 fn leaves_out_foreign(call: &Call, tree: &Tree, skip: bool) -> Result<bool> {
-    let foreign: Vec<Transfer> = tree.transfers().into_iter().filter(|it| media::is_foreign(&it.at.media_type)).collect();
+    let foreign: Vec<Transfer> =
+        tree.transfers().into_iter().filter(|it| media::is_foreign(&it.at.media_type)).collect();
     let Some(first) = foreign.first() else { return Ok(false) };
     if !skip {
         return Err(Error::precondition(format!(
@@ -120,15 +122,18 @@ fn leaves_out_foreign(call: &Call, tree: &Tree, skip: bool) -> Result<bool> {
     for layer in &foreign {
         call.progress.item(&layer.at.digest.to_string(), layer.kind, layer.at.size).phase(Phase::Skipped);
     }
-    call.progress.notice(format!("{} layers that must not be distributed are left out, so the image is not unpacked", foreign.len()));
+    call.progress.notice(format!(
+        "{} layers that must not be distributed are left out, so the image is not unpacked",
+        foreign.len()
+    ));
     Ok(true)
 }
 
 /// What must be here in the end. With `discard_blobs`, that is no layer that is unpacked already.
-async fn needed(call: &Call, tree: &Tree, request: &Request) -> Result<Vec<Transfer>> {
+async fn needed(call: &Call, tree: &Tree, request: &Request, discard_blobs: bool) -> Result<Vec<Transfer>> {
     let mut transfers = tree.transfers();
     transfers.retain(|it| !media::is_foreign(&it.at.media_type));
-    let Some(snapshotter) = request.unpack.as_deref().filter(|_| request.discard_blobs) else { return Ok(transfers) };
+    let Some(snapshotter) = request.unpack.as_deref().filter(|_| discard_blobs) else { return Ok(transfers) };
     let mut wanted = HashSet::new();
     for image in &tree.images {
         let there = layers::present(call, image, snapshotter).await?;

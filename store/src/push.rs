@@ -65,7 +65,10 @@ async fn steps(store: &Store, ns: &Namespace, request: Request, progress: &Progr
     let source = images::find(&call, &request.source).await?;
     let target = match &request.target {
         Some(target) => target.clone(),
-        None => source.name.parse::<Reference>().map_err(|error| error.within("it has no name that a registry knows: say where to"))?,
+        None => source
+            .name
+            .parse::<Reference>()
+            .map_err(|error| error.within("it has no name that a registry knows: say where to"))?,
     };
     let tag = target.tag().map(str::to_owned);
     let remote = Remote::open(&call, target.repository(), request.access.clone()).await?;
@@ -97,7 +100,9 @@ async fn means(remote: &Remote, target: &Reference, root: &Descriptor) -> Result
     match remote.registry.resolve(target).await {
         Ok(resolved) => Ok(resolved.descriptor.digest == root.digest),
         // Also where a repository may be written and not read.
-        Err(error) if matches!(error.kind, Kind::NotFound | Kind::PermissionDenied | Kind::Unauthenticated) => Ok(false),
+        Err(error) if matches!(error.kind, Kind::NotFound | Kind::PermissionDenied | Kind::Unauthenticated) => {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }
@@ -112,7 +117,11 @@ async fn send_blobs(
 ) -> Result<()> {
     let mut transfers = tree.transfers();
     transfers.retain(|it| !media::is_foreign(&it.at.media_type));
-    let configs = tree.images.iter().map(|it| Transfer { at: it.config.clone(), name: format!("config {}", it.config.digest), kind: "config" });
+    let configs = tree.images.iter().map(|it| Transfer {
+        at: it.config.clone(),
+        name: format!("config {}", it.config.digest),
+        kind: "config",
+    });
     transfers.extend(configs);
     let mut seen = HashSet::new();
     transfers.retain(|it| seen.insert(it.at.digest.clone()));
@@ -209,7 +218,8 @@ impl Job {
                 at.digest, self.source
             ))
         };
-        let reference: Reference = self.source.parse().map_err(|_| gone(format!("{:?} names no registry", self.source)))?;
+        let reference: Reference =
+            self.source.parse().map_err(|_| gone(format!("{:?} names no registry", self.source)))?;
         let from = Remote::open(&self.call, reference.repository(), self.access.clone()).await?;
         let mut fetches = fetch::start(&self.call, &from, vec![self.transfer.clone()]);
         fetches.complete().await.map_err(|error| gone(error.message))

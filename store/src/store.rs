@@ -8,16 +8,19 @@ use crate::config::Config;
 use crate::content::Content;
 use crate::error::{Error, Result};
 use crate::flights::Flights;
+use crate::fs::Root;
 use crate::metadata::{Lease, Metadata, Namespace};
 use crate::progress::Progress;
-use crate::registry::Registry;
-use crate::snapshots::Snapshots;
+use crate::registry::{Registry, RegistryConfig};
+use crate::snapshots::{Driver, NATIVE, OVERLAYFS, Snapshots};
 
 /// One store. Clones are the same one.
 #[derive(Clone)]
 pub struct Store {
     /// Flags and environment.
     pub config: Arc<Config>,
+    /// Where all of it lies, and its lock.
+    pub root: Root,
     /// What exists.
     pub metadata: Metadata,
     /// Blobs.
@@ -32,6 +35,42 @@ pub struct Store {
     pub(crate) transfers: Arc<Semaphore>,
     /// How many layers are extracted at once, of all calls together.
     pub(crate) extractions: Arc<Semaphore>,
+}
+
+impl Store {
+    /// Opens the store in the configuration's root, or makes one; what a crash left half-made is removed. It may block for as long as that
+    /// takes. Fails if another daemon has the root.
+    pub fn open(config: Config) -> Result<Self> {
+        let root = Root::open(&config.root)?;
+        let metadata = Metadata::open(&root)?;
+        let content = Content::open(&root, &metadata)?;
+        let snapshotter = match config.snapshotter.as_deref() {
+            None => None,
+            Some(OVERLAYFS) => Some(Driver::Overlay),
+            Some(NATIVE) => Some(Driver::Native),
+            Some(other) => {
+                return Err(Error::invalid(format!(
+                    "there is no snapshotter {other:?}: there are {OVERLAYFS} and {NATIVE}"
+                )));
+            }
+        };
+        let snapshots = Snapshots::open(&root, &metadata, snapshotter)?;
+        let registry = Registry::new(RegistryConfig {
+            hosts_dirs: config.hosts_dirs.clone(),
+            docker_config: config.docker_config.clone(),
+        })?;
+        Ok(Self {
+            transfers: Arc::new(Semaphore::new(config.transfers.max(1))),
+            extractions: Arc::new(Semaphore::new(config.extractions.max(1))),
+            config: Arc::new(config),
+            root,
+            metadata,
+            content,
+            snapshots,
+            registry,
+            flights: Flights::default(),
+        })
+    }
 }
 
 /// What every step of one call needs: where it works, the lease that keeps what it has got, and who watches it.

@@ -125,10 +125,15 @@ impl Tree {
         let mut seen = HashSet::new();
         let layers = self.images.iter().flat_map(|image| {
             let of = image.layers.len();
-            let layer = move |(n, it): (usize, &Descriptor)| Transfer { at: it.clone(), name: layer_name(n, of, &it.digest), kind: "layer" };
+            let layer = move |(n, it): (usize, &Descriptor)| Transfer {
+                at: it.clone(),
+                name: layer_name(n, of, &it.digest),
+                kind: "layer",
+            };
             image.layers.iter().enumerate().map(layer)
         });
-        let blobs = self.blobs.iter().map(|it| Transfer { at: it.clone(), name: format!("blob {}", it.digest), kind: "blob" });
+        let blobs =
+            self.blobs.iter().map(|it| Transfer { at: it.clone(), name: format!("blob {}", it.digest), kind: "blob" });
         layers.chain(blobs).filter(|it| seen.insert(it.at.digest.clone())).collect()
     }
 
@@ -158,10 +163,9 @@ impl Tree {
             if depth > limit::NESTING {
                 return Err(Error::data_loss(format!("indexes are nested more than {} deep", limit::NESTING)));
             }
-            let bytes = document(call, from, &at, limit::DOCUMENT, &|bytes| {
-                Document::parse(&at.media_type, bytes).map(drop)
-            })
-            .await?;
+            let bytes =
+                document(call, from, &at, limit::DOCUMENT, &|bytes| Document::parse(&at.media_type, bytes).map(drop))
+                    .await?;
             match Document::parse(&at.media_type, &bytes)? {
                 Document::Index(index) => self.index(call, from, at, index, wanted, depth).await,
                 Document::Manifest(manifest) => self.manifest(call, from, at, *manifest, wanted).await,
@@ -310,7 +314,10 @@ pub(crate) async fn document(
         "config"
     };
     if at.size > limit {
-        return Err(Error::data_loss(format!("{kind} {} is too large: {} bytes; {limit} is the most", at.digest, at.size)));
+        return Err(Error::data_loss(format!(
+            "{kind} {} is too large: {} bytes; {limit} is the most",
+            at.digest, at.size
+        )));
     }
     let item = call.progress.item(&at.digest.to_string(), kind, at.size);
     if let Some(bytes) = stored_bytes(call, at, limit).await? {

@@ -15,7 +15,11 @@ pub(crate) const SUBJECT: &str = "containerd.io/gc.bref.content.subject";
 impl Tree {
     /// Fetches the documents of what refers to the image, or to one of its manifests; their blobs are transfers like others.
     pub(crate) async fn add_referrers(&mut self, call: &Call, remote: &Remote) -> Result<()> {
-        let subjects: HashSet<Digest> = [&self.root].into_iter().chain(self.images.iter().map(|it| &it.manifest)).map(|it| it.digest.clone()).collect();
+        let subjects: HashSet<Digest> = [&self.root]
+            .into_iter()
+            .chain(self.images.iter().map(|it| &it.manifest))
+            .map(|it| it.digest.clone())
+            .collect();
         for subject in subjects {
             for referrer in remote.registry.referrers(&subject, None).await? {
                 self.add_referrer(call, remote, referrer, &subject).await?;

@@ -84,7 +84,9 @@ async fn steps(store: &Store, ns: &Namespace, request: Request, progress: &Progr
 
     blocking(move || match target {
         Target::Stream(to) => write(&call, TarFile::new(Sending::new(to)), &index, docker.as_ref(), &blobs),
-        Target::File(path) => output::file(&path, |file| write(&call, TarFile::new(file), &index, docker.as_ref(), &blobs)),
+        Target::File(path) => {
+            output::file(&path, |file| write(&call, TarFile::new(file), &index, docker.as_ref(), &blobs))
+        }
         Target::Directory(path) => write(&call, Directory::open(&path)?, &index, None, &blobs),
     })
     .await?;

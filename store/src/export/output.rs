@@ -69,11 +69,8 @@ impl<W: Write> TarFile<W> {
     fn entry(&mut self, name: &str, size: u64, from: &mut dyn Read) -> Result<()> {
         let writing = || format!("write {name} into the archive");
         let mut header = tar::Header::new_ustar();
-        let (kind, mode) = if name.ends_with('/') {
-            (tar::EntryType::Directory, 0o755)
-        } else {
-            (tar::EntryType::Regular, 0o444)
-        };
+        let (kind, mode) =
+            if name.ends_with('/') { (tar::EntryType::Directory, 0o755) } else { (tar::EntryType::Regular, 0o444) };
         header.set_entry_type(kind);
         header.set_mode(mode);
         header.set_size(size);
@@ -156,7 +153,8 @@ impl Output for Directory {
         }
         let broken = |why: String| Error::precondition(format!("{} is no OCI layout's index: {why}", path.display()));
         let there: Value = serde_json::from_slice(&there).map_err(|error| broken(error.to_string()))?;
-        let there = there.get("manifests").and_then(Value::as_array).ok_or_else(|| broken("it lists nothing".into()))?;
+        let there =
+            there.get("manifests").and_then(Value::as_array).ok_or_else(|| broken("it lists nothing".into()))?;
         merge(&mut self.index, there);
         Ok(())
     }

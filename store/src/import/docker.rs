@@ -160,7 +160,10 @@ fn old_image(top: &str, names: Vec<String>, files: &Files, read: &Read<'_>) -> R
     records.reverse();
     if let Some(packed) = layers.iter().find(|it| it.media_type != media::DOCKER_LAYER) {
         // Its diff id is known to nobody.
-        return Err(Error::unimplemented(format!("layer {} of an archive without manifest.json is compressed", packed.digest)));
+        return Err(Error::unimplemented(format!(
+            "layer {} of an archive without manifest.json is compressed",
+            packed.digest
+        )));
     }
     Ok(Found { names, config: Config::Made(old_config(&layers, &records)?), layers })
 }
@@ -186,7 +189,8 @@ fn old_config(layers: &[Descriptor], records: &[Old]) -> Result<Vec<u8>> {
         "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|it| it.digest.to_string()).collect::<Vec<_>>()},
         "history": history,
     });
-    serde_json::to_vec(&without_null(config)).map_err(|error| Error::internal(format!("write a configuration: {error}")))
+    serde_json::to_vec(&without_null(config))
+        .map_err(|error| Error::internal(format!("write a configuration: {error}")))
 }
 
 fn without_null(value: Value) -> Value {
@@ -277,7 +281,9 @@ mod tests {
         let mut files = files(&[("abc.json", b"config")]);
         files.links.insert("a".into(), "b".into());
         files.links.insert("b".into(), "a".into());
-        for (layer, said) in [("gone/layer.tar", "not in it"), ("a", "not in it"), ("../up", "leads out"), ("/", "leads out")] {
+        for (layer, said) in
+            [("gone/layer.tar", "not in it"), ("a", "not in it"), ("../up", "leads out"), ("/", "leads out")]
+        {
             let manifest = format!(r#"[{{"Config":"abc.json","Layers":["{layer}"]}}]"#);
             let error = images(manifest.as_bytes(), &files).unwrap_err();
             assert!(error.message.contains(said), "{layer}: {error}");
@@ -292,13 +298,9 @@ mod tests {
     #[test]
     fn the_oldest_form_gets_a_configuration() {
         let base: &[u8] = br##"{"id":"base","created":"2015-01-01T00:00:00Z","container_config":{"Cmd":["/bin/sh","-c","#(nop) ADD x"]}}"##;
-        let top: &[u8] = br#"{"id":"top","parent":"base","architecture":"amd64","os":"linux","config":{"Env":["A=1"]}}"#;
-        let files = files(&[
-            ("base/json", base),
-            ("base/layer.tar", b"b"),
-            ("top/json", top),
-            ("top/layer.tar", b"t"),
-        ]);
+        let top: &[u8] =
+            br#"{"id":"top","parent":"base","architecture":"amd64","os":"linux","config":{"Env":["A=1"]}}"#;
+        let files = files(&[("base/json", base), ("base/layer.tar", b"b"), ("top/json", top), ("top/layer.tar", b"t")]);
         let read = |file: &File| Ok(if file.digest == Digest::of(base) { base.to_vec() } else { top.to_vec() });
         let images = old_images(br#"{"app":{"1":"top","2":"top"}}"#, &files, &read).unwrap();
         assert_eq!(images.len(), 1);

@@ -196,9 +196,10 @@ fn take_in(call: &Call, name: &str, size: u64, from: &mut impl Read) -> Result<F
 /// The digest that a name in an OCI layout says.
 fn expected(name: &str) -> Result<Option<Digest>> {
     match name.strip_prefix("blobs/").and_then(|it| it.split_once('/')) {
-        Some((algorithm, hex)) => format!("{algorithm}:{hex}").parse().map(Some).map_err(|error: Error| {
-            Error::new(Kind::DataLoss, format!("the archive has the file {name:?}: {error}"))
-        }),
+        Some((algorithm, hex)) => format!("{algorithm}:{hex}")
+            .parse()
+            .map(Some)
+            .map_err(|error: Error| Error::new(Kind::DataLoss, format!("the archive has the file {name:?}: {error}"))),
         None => Ok(None),
     }
 }

@@ -229,12 +229,9 @@ fn docker_root(call: &Call, found: Found) -> Result<Root> {
     let put = |bytes: &[u8]| call.store.content.put(&call.ns, bytes, &Labels::new(), Some(call.lease.id()));
     let config = match found.config {
         Config::File(at) => at,
-        Config::Made(bytes) => {
-            Descriptor::new(crate::registry::media::DOCKER_CONFIG, put(&bytes)?, bytes.len() as u64)
-        }
+        Config::Made(bytes) => Descriptor::new(crate::registry::media::DOCKER_CONFIG, put(&bytes)?, bytes.len() as u64),
     };
     let manifest = docker::manifest(&config, &found.layers)?;
-    let target =
-        Descriptor::new(crate::registry::media::DOCKER_MANIFEST, put(&manifest)?, manifest.len() as u64);
+    let target = Descriptor::new(crate::registry::media::DOCKER_MANIFEST, put(&manifest)?, manifest.len() as u64);
     Ok(Root { target, names: found.names })
 }

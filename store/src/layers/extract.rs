@@ -12,8 +12,8 @@ use super::flush;
 use crate::content::digest::Digest;
 use crate::descriptor::Descriptor;
 use crate::error::{Context as _, Error, Result};
-use crate::fs::Usage;
 use crate::follow::{Begun, Follow};
+use crate::fs::Usage;
 use crate::metadata::Labels;
 use crate::progress::{Item, Phase};
 use crate::snapshots::{Driver, Extracted};
@@ -78,8 +78,7 @@ impl Job {
 
     fn extract_now(&self, source: Box<dyn Read + Send>) -> Result<Away<Extracted>> {
         let snapshots = &self.call.store.snapshots;
-        let extraction =
-            snapshots.extraction(&self.call.ns, self.snapshotter, &self.chain, self.parent.as_deref())?;
+        let extraction = snapshots.extraction(&self.call.ns, self.snapshotter, &self.chain, self.parent.as_deref())?;
         self.flush.on(extraction.root())?;
         let lowers = || self.below.roots();
         let form = match extraction.driver() {
@@ -91,15 +90,15 @@ impl Job {
                 Form::Tree
             }
         };
-        let options = Options { source: self.name.clone(), rootless: !nix::unistd::geteuid().is_root(), ..Options::default() };
+        let options =
+            Options { source: self.name.clone(), rootless: !nix::unistd::geteuid().is_root(), ..Options::default() };
         let source = Stoppable { source, n: self.n, stop: self.stop.clone() };
         let told = AtomicU64::new(0);
         let progress = |read: u64| {
             self.item.extracted(read);
             self.flush.extracted(read.saturating_sub(told.swap(read, Ordering::Relaxed)));
         };
-        let extracted =
-            unpack::extract(source, &self.blob.media_type, extraction.root(), &form, &options, &progress)?;
+        let extracted = unpack::extract(source, &self.blob.media_type, extraction.root(), &form, &options, &progress)?;
         if extracted.diff_id != self.diff_id {
             return Err(Error::data_loss(format!(
                 "{}: it holds {}, and the image's configuration says that it holds {}",

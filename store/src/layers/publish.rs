@@ -58,7 +58,10 @@ impl Ready {
             for image in &tree.images {
                 let layers = image.layers.iter().zip(&image.diff_ids);
                 labels.extend(layers.map(|(layer, diff_id)| {
-                    (layer.digest.clone(), Labels::from([("containerd.io/uncompressed".to_owned(), diff_id.to_string())]))
+                    (
+                        layer.digest.clone(),
+                        Labels::from([("containerd.io/uncompressed".to_owned(), diff_id.to_string())]),
+                    )
                 }));
             }
         }
@@ -77,7 +80,13 @@ impl Ready {
         blocking(move || {
             // The trees, before a row says that they are there; the turns end after.
             let layers = call.store.snapshots.sync(extracted)?;
-            call.store.metadata.publish(Publication { ns: &call.ns, lease: Some(&*call.lease), layers, blobs, images })?;
+            call.store.metadata.publish(Publication {
+                ns: &call.ns,
+                lease: Some(&*call.lease),
+                layers,
+                blobs,
+                images,
+            })?;
             drop(turns);
             Ok(())
         })
