@@ -41,6 +41,7 @@
 //! The store never mounts anything and runs no program (but credential helpers, by docker's protocol, if the configuration
 //! names one): it hands out mounts, and who runs the container does them.
 
+pub mod check;
 pub mod config;
 pub mod content;
 pub mod descriptor;
@@ -55,6 +56,7 @@ pub mod fs;
 pub mod images;
 pub mod import;
 mod layers;
+pub mod gc;
 pub mod metadata;
 pub mod progress;
 pub mod pull;
@@ -66,3 +68,4 @@ pub mod store;
 pub mod sys;
 pub mod unpack;
 pub mod unpack_image;
+pub mod usage;

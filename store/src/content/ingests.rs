@@ -15,7 +15,7 @@ use crate::metadata::filter::{Filter, Matched};
 use crate::metadata::{Namespace, failed, lock, namespaces, time};
 
 /// So long after its last byte an ingest that nobody resumes is rubbish: as in containerd.
-pub(crate) const STALE: Duration = Duration::from_hours(24);
+const STALE: Duration = Duration::from_hours(24);
 
 /// How far an ingest is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,11 +69,17 @@ impl Content {
     }
 
     /// Removes what nobody resumed for a day; says how many and how many bytes on disk. With `dry`, removes nothing.
-    pub(crate) fn expire_ingests(&self, now: SystemTime, dry: bool) -> Result<(u64, u64)> {
+    pub(crate) fn expire_ingests(
+        &self,
+        now: SystemTime,
+        kept: &HashSet<(Namespace, String)>,
+        dry: bool,
+    ) -> Result<(u64, u64)> {
         let (mut count, mut bytes) = (0, 0);
         for row in self.ingest_rows()? {
             let row = self.with_file(row);
-            let stale = now.duration_since(row.status.updated).is_ok_and(|age| age > STALE);
+            let stale = now.duration_since(row.status.updated).is_ok_and(|age| age > STALE)
+                && !kept.contains(&(row.ns.clone(), row.status.reference.clone()));
             // One that is being written is not stale, whatever the clock says.
             let Some(_alone) = stale.then(|| self.alone(&row.ns, &row.status.reference).ok()).flatten() else {
                 continue;
@@ -85,6 +91,20 @@ impl Content {
             }
         }
         Ok((count, bytes))
+    }
+
+    /// Of all that has come, whoever's it is.
+    pub(crate) fn ingest_bytes(&self) -> Result<u64> {
+        Ok(self.ingest_rows()?.into_iter().map(|it| self.with_file(it).status.offset).sum())
+    }
+
+    /// References whose bytes are not there, and that nobody is writing.
+    pub(crate) fn lost_ingests(&self) -> Result<Vec<String>> {
+        let rows = self.ingest_rows()?.into_iter();
+        let lost = |it: &IngestRow| {
+            self.alone(&it.ns, &it.status.reference).is_ok() && !self.ingest_dir(it.id).try_exists().unwrap_or(false)
+        };
+        Ok(rows.filter(lost).map(|it| it.status.reference).collect())
     }
 
     pub(super) fn forget_ingest(&self, id: i64) -> Result<()> {

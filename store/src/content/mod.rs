@@ -15,6 +15,7 @@ mod reader;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
@@ -169,18 +170,22 @@ impl Content {
         Reader::open(&self.path(digest), digest, info.size)
     }
 
-    /// Unlinks the file unless a namespace sees it; says how many bytes on disk that was. The deletion of its last row must be durable.
-    pub(crate) fn unlink_unnamed(&self, digest: &Digest) -> Result<u64> {
+    /// Unlinks the file unless a namespace sees it; says how many bytes on disk that was, if it did. The deletion of its last row must be durable.
+    pub(crate) fn unlink_unnamed(&self, digest: &Digest) -> Result<Option<u64>> {
         let _exclusive = self.exclusive(digest);
         if self.inner.metadata.read(|transaction| size_anywhere(transaction, digest))?.is_some() {
-            return Ok(0);
+            return Ok(None);
         }
-        let path = self.path(digest);
-        let bytes = fs::symlink_metadata(&path).map_or(0, |it| std::os::unix::fs::MetadataExt::blocks(&it) * 512);
+        let (path, bytes) = (self.path(digest), self.bytes_on_disk(digest));
         match fs::remove_file(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             done => done.map(|()| bytes).context(|| format!("remove {}", path.display())),
         }
+    }
+
+    /// What its file takes, if it is there.
+    pub(crate) fn bytes_on_disk(&self, digest: &Digest) -> Option<u64> {
+        Some(fs::symlink_metadata(self.path(digest)).ok()?.blocks() * 512)
     }
 
     /// Where a blob is, or would be.

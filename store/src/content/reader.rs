@@ -20,7 +20,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) fn open(path: &Path, digest: &Digest, size: u64) -> Result<Self> {
+    pub(crate) fn open(path: &Path, digest: &Digest, size: u64) -> Result<Self> {
         let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path);
         let damaged = |why: String| {
             Error::data_loss(format!("blob {digest} {why}: run fsck with repair, or pull its image again"))

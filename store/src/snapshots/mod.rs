@@ -25,7 +25,7 @@ pub(crate) mod rows;
 mod trees;
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -236,6 +236,19 @@ impl Snapshots {
         Ok((own.into(), lowers))
     }
 
+    /// The directory that a mount of ours names, for a client that hands the mount back. It must be exactly such a path, of a tree that this
+    /// namespace sees: a client cannot have us open anything else.
+    pub fn tree_at(&self, ns: &Namespace, path: &Path) -> Result<(Driver, OwnedFd)> {
+        let shown = path.display();
+        let wrong = || Error::invalid(format!("{shown} is not the directory of a snapshot of namespace {ns}"));
+        let below = path.strip_prefix(self.inner.trees.dir()).map_err(|_| wrong())?;
+        let number = below.parent().and_then(Path::to_str).and_then(|it| it.parse::<u64>().ok()).ok_or_else(wrong)?;
+        let exact = self.inner.trees.fs(number);
+        let snapshotter = self.inner.metadata.read(|transaction| rows::snapshotter_of(transaction, ns, number))?;
+        let driver = self.driver(&snapshotter.filter(|_| exact.as_os_str() == path.as_os_str()).ok_or_else(wrong)?)?;
+        Ok((driver, open_dir(&exact)?.into()))
+    }
+
     fn lower_paths(&self, ns: &Namespace, snapshotter: &str, name: &str) -> Result<Vec<PathBuf>> {
         let driver = self.driver(snapshotter)?;
         let chain = self.inner.metadata.read(|transaction| rows::chain(transaction, ns, driver.name(), Some(name)))?;
@@ -258,6 +271,20 @@ impl Snapshots {
     fn row(&self, ns: &Namespace, driver: Driver, name: &str) -> Result<Row> {
         let row = self.inner.metadata.read(|transaction| rows::get(transaction, ns, driver.name(), name))?;
         row.ok_or_else(|| missing(ns, driver, name))
+    }
+
+    /// What a tree takes.
+    pub(crate) fn measure(&self, tree: u64) -> Result<Usage> {
+        usage(&self.inner.trees.fs(tree))
+    }
+
+    /// Whether a tree has the directories that it must have.
+    pub(crate) fn look(&self, tree: u64, kind: Kind, snapshotter: &str) -> Result<()> {
+        open_dir(&self.inner.trees.fs(tree))?;
+        if kind == Kind::Active && snapshotter == OVERLAYFS {
+            open_dir(&self.inner.trees.work(tree))?;
+        }
+        Ok(())
     }
 
     /// Trees that rows name, for collection and checks.

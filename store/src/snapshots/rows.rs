@@ -117,6 +117,13 @@ pub(crate) fn names_tree(transaction: &Transaction<'_>, tree: u64) -> Result<boo
     statement.exists([tree.cast_signed()]).map_err(|it| failed("look for a tree's rows", it))
 }
 
+/// Whose tree this is, if a snapshot of this namespace names it.
+pub(super) fn snapshotter_of(transaction: &Transaction<'_>, ns: &Namespace, tree: u64) -> Result<Option<String>> {
+    let text = "SELECT snapshotter FROM snapshots WHERE tree = ?1 AND ns = ?2 LIMIT 1";
+    let found = transaction.query_row(text, params![tree.cast_signed(), ns.as_str()], |row| row.get(0)).optional();
+    found.map_err(|it| failed("look for a tree's rows", it))
+}
+
 /// All trees that rows name.
 pub(crate) fn trees(transaction: &Transaction<'_>) -> Result<HashSet<u64>> {
     let listing = |it| failed("list trees", it);
