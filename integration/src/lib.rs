@@ -50,6 +50,7 @@ mod bundle;
 mod console;
 mod container;
 pub mod cri_client;
+pub mod cri_streams;
 mod leaks;
 mod output;
 pub mod recorded_disk;

@@ -17,7 +17,8 @@ pub use server::Server;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -122,6 +123,17 @@ impl World {
             .env("CG", self.cgroup_parent())
             .stdin(Stdio::null());
         command
+    }
+
+    /// A connection to a server inside, on its loopback.
+    pub fn connect(&self, port: u16) -> io::Result<TcpStream> {
+        let network = File::open(format!("/proc/{}/ns/net", self.pid))?;
+        // A socket belongs to the network it was made in, and a thread of its own may go elsewhere without the others.
+        let connect = move || {
+            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+        };
+        std::thread::spawn(connect).join().expect("it does not panic")
     }
 
     /// Runs a shell script inside. One that hangs is killed after three minutes, with all of its process group: no row that

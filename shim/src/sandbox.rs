@@ -13,7 +13,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tare_proto::any::{SPEC, json, unpack};
-use tare_proto::cri::{NamespaceMode, NamespaceOption, PodSandboxConfig};
+use tare_proto::cri::{IDMapping, NamespaceMode, NamespaceOption, PodSandboxConfig};
 use tare_proto::sandbox::*;
 use tare_proto::sandbox_ttrpc::{Sandbox as SandboxApi, create_sandbox};
 use tare_proto::types::{Metric, Platform};
@@ -34,6 +34,7 @@ use crate::exits::Exit;
 use crate::process::{Phase, Process, exited};
 use crate::sys::holder::{Holding, hold};
 use crate::sys::process::Spawned;
+use crate::sys::userns::{owner_of, with_maps};
 use crate::tasks::{Flow, Shim, Tasks, plain_name};
 
 const READY: &str = "SANDBOX_READY";
@@ -81,12 +82,7 @@ fn create(shim: &Shim, request: CreateSandboxRequest) -> Result<()> {
         })?,
     };
     let namespaces = namespace_options(&config);
-    if namespaces.userns_options.as_ref().is_some_and(|it| it.mode.enum_value() == Ok(NamespaceMode::POD)) {
-        return Err(Error::new(
-            Kind::Unimplemented,
-            "a sandbox without a pause container has no user namespace: use the sandboxer \"podsandbox\" for this pod",
-        ));
-    }
+    user_maps(&namespaces)?;
     sysctls(&config, &namespaces)?;
     let stdio = Default::default();
     let sandbox = Sandbox {
@@ -107,8 +103,11 @@ async fn start(shim: Rc<Shim>, id: String) -> Result<(u32, SystemTime)> {
     }
     let options = namespace_options(&sandbox.config);
     let network = open_network(&sandbox)?;
+    let user = user_namespace(&options, network.as_ref())
+        .map_err(|error| Error::internal(format!("make the user namespace of sandbox {id}: {error}")))?;
     let holding = Holding {
         new: new_namespaces(&options, network.is_some()),
+        user: user.as_ref().map(AsFd::as_fd),
         network: network.as_ref().map(AsFd::as_fd),
         hostname: if is_shared_with_host(&options) { "" } else { &sandbox.config.hostname },
         sysctls: sysctls(&sandbox.config, &options)?,
@@ -146,6 +145,32 @@ fn namespace_options(config: &PodSandboxConfig) -> NamespaceOption {
 
 fn is_node(mode: tare_proto::EnumOrUnknown<NamespaceMode>) -> bool {
     mode.enum_value() == Ok(NamespaceMode::NODE)
+}
+
+/// The pod's maps of user and group ids, in the form of `/proc/PID/uid_map`, if it has a user namespace.
+fn user_maps(options: &NamespaceOption) -> Result<Option<[String; 2]>> {
+    let Some(user) = options.userns_options.as_ref() else { return Ok(None) };
+    let map = |what: &str, map: &[IDMapping]| {
+        if map.iter().all(|it| it.length == 0) {
+            return Err(Error::invalid(format!("the pod's user namespace maps no {what}: it can hold no process")));
+        }
+        Ok(map.iter().map(|it| format!("{} {} {}\n", it.container_id, it.host_id, it.length)).collect())
+    };
+    match user.mode.enum_value() {
+        Ok(NamespaceMode::POD) => Ok(Some([map("user", &user.uids)?, map("group", &user.gids)?])),
+        Ok(NamespaceMode::NODE) => Ok(None),
+        mode => Err(Error::invalid(format!("a pod's user namespace is its own or the host's, not {mode:?}"))),
+    }
+}
+
+/// The pod's user namespace, if it has one. A daemon that made the pod's network made that within one with the pod's maps,
+/// and only who is in that is root to the network: so it is the pod's.
+fn user_namespace(options: &NamespaceOption, network: Option<&File>) -> std::io::Result<Option<OwnedFd>> {
+    let Ok(Some([uids, gids])) = user_maps(options) else { return Ok(None) };
+    if let Some(owner) = network.map(|it| owner_of(it.as_fd())).transpose()?.flatten() {
+        return Ok(Some(owner));
+    }
+    with_maps(&uids, &gids).map(Some)
 }
 
 /// A pod in the host's network has the host's name.

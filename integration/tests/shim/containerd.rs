@@ -30,7 +30,7 @@ fn another_containerd() {
     need!("umoci");
     let Some(dir) = std::env::var_os("TARE_CONTAINERD").map(PathBuf::from) else {
         skip!(
-            "TARE_CONTAINERD does not name the directory of another containerd (integration/containerd-setup fetches one)"
+            "TARE_CONTAINERD does not name the directory of another containerd (integration/engines-setup fetches one)"
         );
     };
     containerd(&["containerd", "ctr"].map(|name| dir.join(name)));

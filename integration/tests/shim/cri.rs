@@ -1,5 +1,7 @@
 //! Pods over the shim, as the kubelet runs them: containerd's CRI plugin, with a pause container and without network plugins.
 
+mod streams;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -7,7 +9,6 @@ use integration::cri_client::Cri;
 use integration::shim_client::block_on;
 use integration::world::{Server, User, World, report};
 use integration::{need, skip, wait};
-use tare_proto::Message;
 use tare_proto::cri::*;
 
 use super::held::shim_under_test;
@@ -59,7 +60,7 @@ fn cri_of_another_containerd() {
     need!("umoci");
     let Some(dir) = std::env::var_os("TARE_CONTAINERD").map(PathBuf::from) else {
         skip!(
-            "TARE_CONTAINERD does not name the directory of another containerd (integration/containerd-setup fetches one)"
+            "TARE_CONTAINERD does not name the directory of another containerd (integration/engines-setup fetches one)"
         );
     };
     cri(&["containerd", "ctr"].map(|name| dir.join(name)));
@@ -103,8 +104,10 @@ async fn pod(world: &World) -> Result<(), String> {
         ..Default::default()
     };
     let sandbox = cri.call(request).await?.pod_sandbox_id;
-    let polite = start(&cri, &sandbox, &config, "polite", &["sh", "-c", POLITE]).await?;
-    let deaf = start(&cri, &sandbox, &config, "deaf", &["sleep", "1000"]).await?;
+    let wanted = Wanted { name: "polite", command: &["sh", "-c", POLITE], stdin: false };
+    let polite = start(&cri, &sandbox, &config, wanted).await?;
+    let wanted = Wanted { name: "deaf", command: &["sleep", "1000"], stdin: false };
+    let deaf = start(&cri, &sandbox, &config, wanted).await?;
     same("the one parent of the pause container and the two others", parents(world), "3 containerd-shim\n".to_owned())?;
 
     let log = wait::file(&world.root().join("run/world/polite.log"), |text| text.lines().count() == 2);
@@ -114,7 +117,7 @@ async fn pod(world: &World) -> Result<(), String> {
     same("status", status(&cri, &polite).await?, (ContainerState::CONTAINER_RUNNING, 0))?;
     exec_sync(&cri, &polite).await?;
     resources(&cri, &polite).await?;
-    streams(&cri, &sandbox, &polite).await?;
+    streams::streams(world, &cri, &sandbox, &config, &polite).await?;
 
     cri.call(StopContainerRequest { container_id: polite.clone(), timeout: 60, ..Default::default() }).await?;
     same("status", status(&cri, &polite).await?, (ContainerState::CONTAINER_EXITED, 3))?;
@@ -144,13 +147,21 @@ async fn until_known(cri: &Cri) -> Result<(), String> {
     }
 }
 
+/// A container to be.
+struct Wanted<'a> {
+    name: &'a str,
+    command: &'a [&'a str],
+    /// Whether its input is open, for those who attach.
+    stdin: bool,
+}
+
 async fn start(
     cri: &Cri,
     sandbox: &str,
     sandbox_config: &PodSandboxConfig,
-    name: &str,
-    command: &[&str],
+    wanted: Wanted<'_>,
 ) -> Result<String, String> {
+    let Wanted { name, command, stdin } = wanted;
     let resources = LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() };
     let context = LinuxContainerSecurityContext { namespace_options: Some(namespaces()).into(), ..Default::default() };
     let linux = LinuxContainerConfig {
@@ -163,6 +174,7 @@ async fn start(
         image: Some(image()).into(),
         command: words(command),
         log_path: format!("{name}.log"),
+        stdin,
         linux: Some(linux).into(),
         ..Default::default()
     };
@@ -197,19 +209,6 @@ async fn resources(cri: &Cri, id: &str) -> Result<(), String> {
     same("the memory limit", exec(cri, id, &["sh", "-c", read]).await?.stdout, b"67108864\n".to_vec())?;
     cri.call(update).await?;
     same("the new memory limit", exec(cri, id, &["sh", "-c", read]).await?.stdout, b"33554432\n".to_vec())
-}
-
-/// Where a client may stream is answered; the streams are the daemon's work.
-async fn streams(cri: &Cri, sandbox: &str, id: &str) -> Result<(), String> {
-    let exec = ExecRequest { container_id: id.into(), cmd: words(&["true"]), stdout: true, ..Default::default() };
-    let attach = AttachRequest { container_id: id.into(), stdout: true, ..Default::default() };
-    let forward = PortForwardRequest { pod_sandbox_id: sandbox.into(), port: vec![80], ..Default::default() };
-    let urls = [
-        (ExecRequest::NAME, cri.call(exec).await?.url),
-        (AttachRequest::NAME, cri.call(attach).await?.url),
-        (PortForwardRequest::NAME, cri.call(forward).await?.url),
-    ];
-    urls.iter().try_for_each(|(what, url)| same(what, url.starts_with("http://127.0.0.1:"), true))
 }
 
 async fn status(cri: &Cri, id: &str) -> Result<(ContainerState, i32), String> {

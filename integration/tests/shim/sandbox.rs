@@ -7,7 +7,8 @@ use integration::shim_client::{Shim, Streams, block_on, refusal, soon};
 use serde_json::json;
 use tare_proto::any::{Packed, pack, unpack};
 use tare_proto::cri::{
-    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
+    IDMapping, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
+    UserNamespace,
 };
 use tare_proto::sandbox::*;
 use tare_proto::sandbox_ttrpc::SandboxClient;
@@ -33,10 +34,16 @@ impl Pod {
     }
 
     async fn create(&self, config: PodSandboxConfig) -> tare_proto::ttrpc::Result<()> {
+        self.create_in(config, "").await
+    }
+
+    /// In this network namespace, if it is one.
+    async fn create_in(&self, config: PodSandboxConfig, network: &str) -> tare_proto::ttrpc::Result<()> {
         let request = CreateSandboxRequest {
             sandbox_id: self.held.id.clone(),
             bundle_path: self.held.bundle.path().to_str().unwrap().into(),
             options: Some(pack(&config).unwrap()).into(),
+            netns_path: network.into(),
             ..Default::default()
         };
         self.client.create_sandbox(soon(), &request).await.map(drop)
@@ -76,6 +83,15 @@ fn config(pid: NamespaceMode, hostname: &str, sysctls: &[(&str, &str)]) -> PodSa
         ..Default::default()
     };
     PodSandboxConfig { hostname: hostname.into(), linux: Some(linux).into(), ..Default::default() }
+}
+
+/// With a user namespace whose root is this user of the host, and its group.
+fn with_root(mut config: PodSandboxConfig, root: u32) -> PodSandboxConfig {
+    let map = IDMapping { host_id: root, container_id: 0, length: 65536, ..Default::default() };
+    let user = UserNamespace { uids: vec![map.clone()], gids: vec![map], ..Default::default() };
+    let context = config.linux.mut_or_insert_default().security_context.mut_or_insert_default();
+    context.namespace_options.mut_or_insert_default().userns_options = Some(user).into();
+    config
 }
 
 fn namespace(pid: u32, kind: &str) -> String {
@@ -161,6 +177,68 @@ fn a_pod_may_have_one_pid_namespace() {
 }
 
 #[test]
+fn a_pod_may_have_a_user_namespace() {
+    block_on(async {
+        let script =
+            "cat /proc/self/uid_map | tr -s ' '; hostname; cat /proc/sys/kernel/shmmni /proc/sys/net/ipv4/ip_forward";
+        let mut pod = Pod::new(Plan::of(&["/bin/sh", "-c", script])).await;
+        let sysctls = [("kernel.shmmni", "77"), ("net.ipv4.ip_forward", "1")];
+        pod.create(with_root(config(NamespaceMode::POD, "pod.example", &sysctls), 100_000)).await.unwrap();
+        let holder = pod.start().await;
+        let own = std::process::id();
+        for kind in ["user", "uts", "ipc", "net", "pid"] {
+            assert_ne!(namespace(holder, kind), namespace(own, kind), "{kind}");
+        }
+        let status = fs::read_to_string(format!("/proc/{holder}/status")).unwrap();
+        for line in ["Uid:\t100000\t100000\t100000\t100000", "Gid:\t100000\t100000\t100000\t100000"] {
+            assert!(status.contains(line), "{line} is not in {status}");
+        }
+        assert_eq!(fs::read_dir(format!("/proc/{holder}/fd")).unwrap().count(), 0);
+
+        let bundle = pod.held.bundle;
+        pod.held.bundle = bundle.edit(|config| {
+            let kinds = [("user", "user"), ("uts", "uts"), ("ipc", "ipc"), ("network", "net"), ("pid", "pid")];
+            let mut namespaces: Vec<_> = kinds
+                .iter()
+                .map(|(kind, file)| json!({"type": kind, "path": format!("/proc/{holder}/ns/{file}")}))
+                .collect();
+            namespaces.push(json!({"type": "mount"}));
+            config["linux"]["namespaces"] = json!(namespaces);
+            let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+            config["linux"]["uidMappings"] = map.clone();
+            config["linux"]["gidMappings"] = map;
+            config.as_object_mut().unwrap().remove("hostname");
+        });
+        pod.held.bundle.write();
+        let mut out = super::held::Fifo::new(&pod.held.rt, "out");
+        let streams = Streams { stdout: out.text(), ..Streams::default() };
+        let container = format!("{}-c", pod.held.id);
+        let options = pod.held.launch.options.clone();
+        pod.held.shim.create_with(&container, pod.held.bundle.path(), &streams, vec![], options).await.unwrap();
+        pod.held.shim.start(&container, "").await.unwrap();
+        assert_eq!(pod.held.shim.wait(&container, "").await.unwrap().exit_status, 0);
+        let said = " 0 100000 65536\npod.example\n77\n1\n";
+        assert_eq!(out.read(said.len()), said);
+        pod.held.shim.delete(&container, "").await.unwrap();
+
+        // As a daemon does that makes the network first: the pod is in the user namespace that owns it.
+        let other = Pod::new(Plan::idle()).await;
+        let network = format!("/proc/{holder}/ns/net");
+        other.create_in(with_root(config(NamespaceMode::CONTAINER, "", &[]), 100_000), &network).await.unwrap();
+        let second = other.start().await;
+        for kind in ["user", "net"] {
+            assert_eq!(namespace(second, kind), namespace(holder, kind), "{kind}");
+        }
+        for kind in ["uts", "ipc"] {
+            assert_ne!(namespace(second, kind), namespace(holder, kind), "{kind}");
+        }
+        other.shut_down().await;
+        pod.shut_down().await;
+        assert!(!Path::new(&format!("/proc/{holder}")).try_exists().unwrap());
+    });
+}
+
+#[test]
 fn what_is_wrong_with_a_pod_is_said() {
     block_on(async {
         let pod = Pod::new(Plan::idle()).await;
@@ -169,6 +247,25 @@ fn what_is_wrong_with_a_pod_is_said() {
             let error = pod.create(config(NamespaceMode::CONTAINER, "", &[(name, "1")])).await.unwrap_err();
             assert_eq!(refusal(&error), Some(Code::INVALID_ARGUMENT), "{name}: {error}");
         }
+        let mut empty = with_root(config(NamespaceMode::CONTAINER, "", &[]), 100_000);
+        empty
+            .linux
+            .as_mut()
+            .unwrap()
+            .security_context
+            .as_mut()
+            .unwrap()
+            .namespace_options
+            .as_mut()
+            .unwrap()
+            .userns_options
+            .as_mut()
+            .unwrap()
+            .gids
+            .clear();
+        let error = pod.create(empty).await.unwrap_err();
+        assert_eq!(refusal(&error), Some(Code::INVALID_ARGUMENT), "{error}");
+        assert!(error.to_string().contains("maps no group"), "{error}");
         let ping = PingRequest { sandbox_id: id.clone(), ..Default::default() };
         assert_eq!(refusal(&pod.client.ping_sandbox(soon(), &ping).await.unwrap_err()), Some(Code::NOT_FOUND));
         let request = CreateSandboxRequest {

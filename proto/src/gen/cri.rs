@@ -645,6 +645,10 @@ pub struct UserNamespace {
     // message fields
     // @@protoc_insertion_point(field:runtime.v1.UserNamespace.mode)
     pub mode: ::protobuf::EnumOrUnknown<NamespaceMode>,
+    // @@protoc_insertion_point(field:runtime.v1.UserNamespace.uids)
+    pub uids: ::std::vec::Vec<IDMapping>,
+    // @@protoc_insertion_point(field:runtime.v1.UserNamespace.gids)
+    pub gids: ::std::vec::Vec<IDMapping>,
     // special fields
     // @@protoc_insertion_point(special_field:runtime.v1.UserNamespace.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -675,6 +679,12 @@ impl ::protobuf::Message for UserNamespace {
                 8 => {
                     self.mode = is.read_enum_or_unknown()?;
                 },
+                18 => {
+                    self.uids.push(is.read_message()?);
+                },
+                26 => {
+                    self.gids.push(is.read_message()?);
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -690,6 +700,14 @@ impl ::protobuf::Message for UserNamespace {
         if self.mode != ::protobuf::EnumOrUnknown::new(NamespaceMode::POD) {
             my_size += ::protobuf::rt::int32_size(1, self.mode.value());
         }
+        for value in &self.uids {
+            let len = value.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        };
+        for value in &self.gids {
+            let len = value.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        };
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -699,6 +717,12 @@ impl ::protobuf::Message for UserNamespace {
         if self.mode != ::protobuf::EnumOrUnknown::new(NamespaceMode::POD) {
             os.write_enum(1, ::protobuf::EnumOrUnknown::value(&self.mode))?;
         }
+        for v in &self.uids {
+            ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
+        };
+        for v in &self.gids {
+            ::protobuf::rt::write_message_field_with_cached_size(3, v, os)?;
+        };
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -717,12 +741,132 @@ impl ::protobuf::Message for UserNamespace {
 
     fn clear(&mut self) {
         self.mode = ::protobuf::EnumOrUnknown::new(NamespaceMode::POD);
+        self.uids.clear();
+        self.gids.clear();
         self.special_fields.clear();
     }
 
     fn default_instance() -> &'static UserNamespace {
         static instance: UserNamespace = UserNamespace {
             mode: ::protobuf::EnumOrUnknown::from_i32(0),
+            uids: ::std::vec::Vec::new(),
+            gids: ::std::vec::Vec::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:runtime.v1.IDMapping)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct IDMapping {
+    // message fields
+    // @@protoc_insertion_point(field:runtime.v1.IDMapping.host_id)
+    pub host_id: u32,
+    // @@protoc_insertion_point(field:runtime.v1.IDMapping.container_id)
+    pub container_id: u32,
+    // @@protoc_insertion_point(field:runtime.v1.IDMapping.length)
+    pub length: u32,
+    // special fields
+    // @@protoc_insertion_point(special_field:runtime.v1.IDMapping.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a IDMapping {
+    fn default() -> &'a IDMapping {
+        <IDMapping as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl IDMapping {
+    pub fn new() -> IDMapping {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for IDMapping {
+    const NAME: &'static str = "IDMapping";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                8 => {
+                    self.host_id = is.read_uint32()?;
+                },
+                16 => {
+                    self.container_id = is.read_uint32()?;
+                },
+                24 => {
+                    self.length = is.read_uint32()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if self.host_id != 0 {
+            my_size += ::protobuf::rt::uint32_size(1, self.host_id);
+        }
+        if self.container_id != 0 {
+            my_size += ::protobuf::rt::uint32_size(2, self.container_id);
+        }
+        if self.length != 0 {
+            my_size += ::protobuf::rt::uint32_size(3, self.length);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if self.host_id != 0 {
+            os.write_uint32(1, self.host_id)?;
+        }
+        if self.container_id != 0 {
+            os.write_uint32(2, self.container_id)?;
+        }
+        if self.length != 0 {
+            os.write_uint32(3, self.length)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> IDMapping {
+        IDMapping::new()
+    }
+
+    fn clear(&mut self) {
+        self.host_id = 0;
+        self.container_id = 0;
+        self.length = 0;
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static IDMapping {
+        static instance: IDMapping = IDMapping {
+            host_id: 0,
+            container_id: 0,
+            length: 0,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance
@@ -1460,6 +1604,10 @@ pub struct ContainerConfig {
     pub command: ::std::vec::Vec<::std::string::String>,
     // @@protoc_insertion_point(field:runtime.v1.ContainerConfig.log_path)
     pub log_path: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.ContainerConfig.stdin)
+    pub stdin: bool,
+    // @@protoc_insertion_point(field:runtime.v1.ContainerConfig.tty)
+    pub tty: bool,
     // @@protoc_insertion_point(field:runtime.v1.ContainerConfig.linux)
     pub linux: ::protobuf::MessageField<LinuxContainerConfig>,
     // special fields
@@ -1501,6 +1649,12 @@ impl ::protobuf::Message for ContainerConfig {
                 90 => {
                     self.log_path = is.read_string()?;
                 },
+                96 => {
+                    self.stdin = is.read_bool()?;
+                },
+                112 => {
+                    self.tty = is.read_bool()?;
+                },
                 122 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.linux)?;
                 },
@@ -1530,6 +1684,12 @@ impl ::protobuf::Message for ContainerConfig {
         if !self.log_path.is_empty() {
             my_size += ::protobuf::rt::string_size(11, &self.log_path);
         }
+        if self.stdin != false {
+            my_size += 1 + 1;
+        }
+        if self.tty != false {
+            my_size += 1 + 1;
+        }
         if let Some(v) = self.linux.as_ref() {
             let len = v.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
@@ -1551,6 +1711,12 @@ impl ::protobuf::Message for ContainerConfig {
         };
         if !self.log_path.is_empty() {
             os.write_string(11, &self.log_path)?;
+        }
+        if self.stdin != false {
+            os.write_bool(12, self.stdin)?;
+        }
+        if self.tty != false {
+            os.write_bool(14, self.tty)?;
         }
         if let Some(v) = self.linux.as_ref() {
             ::protobuf::rt::write_message_field_with_cached_size(15, v, os)?;
@@ -1576,6 +1742,8 @@ impl ::protobuf::Message for ContainerConfig {
         self.image.clear();
         self.command.clear();
         self.log_path.clear();
+        self.stdin = false;
+        self.tty = false;
         self.linux.clear();
         self.special_fields.clear();
     }
@@ -1586,6 +1754,8 @@ impl ::protobuf::Message for ContainerConfig {
             image: ::protobuf::MessageField::none(),
             command: ::std::vec::Vec::new(),
             log_path: ::std::string::String::new(),
+            stdin: false,
+            tty: false,
             linux: ::protobuf::MessageField::none(),
             special_fields: ::protobuf::SpecialFields::new(),
         };
@@ -3873,8 +4043,14 @@ pub struct ExecRequest {
     pub container_id: ::std::string::String,
     // @@protoc_insertion_point(field:runtime.v1.ExecRequest.cmd)
     pub cmd: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:runtime.v1.ExecRequest.tty)
+    pub tty: bool,
+    // @@protoc_insertion_point(field:runtime.v1.ExecRequest.stdin)
+    pub stdin: bool,
     // @@protoc_insertion_point(field:runtime.v1.ExecRequest.stdout)
     pub stdout: bool,
+    // @@protoc_insertion_point(field:runtime.v1.ExecRequest.stderr)
+    pub stderr: bool,
     // special fields
     // @@protoc_insertion_point(special_field:runtime.v1.ExecRequest.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -3908,8 +4084,17 @@ impl ::protobuf::Message for ExecRequest {
                 18 => {
                     self.cmd.push(is.read_string()?);
                 },
+                24 => {
+                    self.tty = is.read_bool()?;
+                },
+                32 => {
+                    self.stdin = is.read_bool()?;
+                },
                 40 => {
                     self.stdout = is.read_bool()?;
+                },
+                48 => {
+                    self.stderr = is.read_bool()?;
                 },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
@@ -3929,7 +4114,16 @@ impl ::protobuf::Message for ExecRequest {
         for value in &self.cmd {
             my_size += ::protobuf::rt::string_size(2, &value);
         };
+        if self.tty != false {
+            my_size += 1 + 1;
+        }
+        if self.stdin != false {
+            my_size += 1 + 1;
+        }
         if self.stdout != false {
+            my_size += 1 + 1;
+        }
+        if self.stderr != false {
             my_size += 1 + 1;
         }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
@@ -3944,8 +4138,17 @@ impl ::protobuf::Message for ExecRequest {
         for v in &self.cmd {
             os.write_string(2, &v)?;
         };
+        if self.tty != false {
+            os.write_bool(3, self.tty)?;
+        }
+        if self.stdin != false {
+            os.write_bool(4, self.stdin)?;
+        }
         if self.stdout != false {
             os.write_bool(5, self.stdout)?;
+        }
+        if self.stderr != false {
+            os.write_bool(6, self.stderr)?;
         }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
@@ -3966,7 +4169,10 @@ impl ::protobuf::Message for ExecRequest {
     fn clear(&mut self) {
         self.container_id.clear();
         self.cmd.clear();
+        self.tty = false;
+        self.stdin = false;
         self.stdout = false;
+        self.stderr = false;
         self.special_fields.clear();
     }
 
@@ -3974,7 +4180,10 @@ impl ::protobuf::Message for ExecRequest {
         static instance: ExecRequest = ExecRequest {
             container_id: ::std::string::String::new(),
             cmd: ::std::vec::Vec::new(),
+            tty: false,
+            stdin: false,
             stdout: false,
+            stderr: false,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance
@@ -4077,8 +4286,14 @@ pub struct AttachRequest {
     // message fields
     // @@protoc_insertion_point(field:runtime.v1.AttachRequest.container_id)
     pub container_id: ::std::string::String,
+    // @@protoc_insertion_point(field:runtime.v1.AttachRequest.stdin)
+    pub stdin: bool,
+    // @@protoc_insertion_point(field:runtime.v1.AttachRequest.tty)
+    pub tty: bool,
     // @@protoc_insertion_point(field:runtime.v1.AttachRequest.stdout)
     pub stdout: bool,
+    // @@protoc_insertion_point(field:runtime.v1.AttachRequest.stderr)
+    pub stderr: bool,
     // special fields
     // @@protoc_insertion_point(special_field:runtime.v1.AttachRequest.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -4109,8 +4324,17 @@ impl ::protobuf::Message for AttachRequest {
                 10 => {
                     self.container_id = is.read_string()?;
                 },
+                16 => {
+                    self.stdin = is.read_bool()?;
+                },
+                24 => {
+                    self.tty = is.read_bool()?;
+                },
                 32 => {
                     self.stdout = is.read_bool()?;
+                },
+                40 => {
+                    self.stderr = is.read_bool()?;
                 },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
@@ -4127,7 +4351,16 @@ impl ::protobuf::Message for AttachRequest {
         if !self.container_id.is_empty() {
             my_size += ::protobuf::rt::string_size(1, &self.container_id);
         }
+        if self.stdin != false {
+            my_size += 1 + 1;
+        }
+        if self.tty != false {
+            my_size += 1 + 1;
+        }
         if self.stdout != false {
+            my_size += 1 + 1;
+        }
+        if self.stderr != false {
             my_size += 1 + 1;
         }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
@@ -4139,8 +4372,17 @@ impl ::protobuf::Message for AttachRequest {
         if !self.container_id.is_empty() {
             os.write_string(1, &self.container_id)?;
         }
+        if self.stdin != false {
+            os.write_bool(2, self.stdin)?;
+        }
+        if self.tty != false {
+            os.write_bool(3, self.tty)?;
+        }
         if self.stdout != false {
             os.write_bool(4, self.stdout)?;
+        }
+        if self.stderr != false {
+            os.write_bool(5, self.stderr)?;
         }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
@@ -4160,14 +4402,20 @@ impl ::protobuf::Message for AttachRequest {
 
     fn clear(&mut self) {
         self.container_id.clear();
+        self.stdin = false;
+        self.tty = false;
         self.stdout = false;
+        self.stderr = false;
         self.special_fields.clear();
     }
 
     fn default_instance() -> &'static AttachRequest {
         static instance: AttachRequest = AttachRequest {
             container_id: ::std::string::String::new(),
+            stdin: false,
+            tty: false,
             stdout: false,
+            stderr: false,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance

@@ -1,8 +1,9 @@
-//! User namespaces that exist only for their maps.
+//! User namespaces: those that exist only for their maps, and those that own others.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::linux::fs::MetadataExt;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -29,6 +30,19 @@ pub fn with_maps(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
             _ => return namespace,
         }
     }
+}
+
+/// The user namespace that owns this namespace (ioctl_nsfs(2)); None if it is the shim's own.
+pub fn owner_of(namespace: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    /// `NS_GET_USERNS` of <linux/nsfs.h>: `_IO(0xb7, 0x1)`.
+    const GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: the call takes no third argument.
+    let fd = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), GET_USERNS) })?;
+    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
+    let owner = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    let place = |it: &std::fs::Metadata| (it.st_dev(), it.st_ino());
+    let is_own = place(&owner.metadata()?) == place(&std::fs::metadata("/proc/self/ns/user")?);
+    Ok((!is_own).then(|| owner.into()))
 }
 
 /// Clones a process in a user namespace of its own, which ends when the last write end of the pipe is closed; should we die,
