@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// What the last word asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing: the Go shim serves then, with a socket it inherited.
+    /// Nothing: with `-socket`, serve there.
     #[default]
     None,
     /// Get a shim and say where it listens.
@@ -42,9 +42,10 @@ pub struct Args {
     pub namespace: String,
     /// The task, or the sandbox.
     pub id: String,
-    /// Where to serve, other than where start would.
+    /// Where to serve, when there is no action.
     pub socket: String,
-    /// Where the Go shim serves its profile; accepted, unused.
+    /// Where Go's shim serves the profiles of Go's runtime. We have no such thing: accepted, and without effect. SIGUSR1 is how to
+    /// see what this shim is doing.
     pub debug_socket: String,
     /// The bundle, where it is not the working directory.
     pub bundle: PathBuf,

@@ -381,7 +381,7 @@ fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Resul
 }
 
 /// How soon the kernel kills this process when memory is short.
-fn oom_score(pid: nix::unistd::Pid) -> Result<i32> {
+pub(crate) fn oom_score(pid: nix::unistd::Pid) -> Result<i32> {
     let path = format!("/proc/{pid}/oom_score_adj");
     let text = fs::read_to_string(&path).context(|| format!("read {path}"))?;
     text.trim().parse().map_err(|_| Error::new(Kind::Internal, format!("{path} holds {text:?}, not a number")))

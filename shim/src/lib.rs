@@ -35,6 +35,7 @@ pub mod process;
 pub mod resident;
 pub mod runtime;
 pub mod sandbox;
+pub mod serve;
 pub mod server;
 pub mod service;
 pub mod socket;
@@ -55,7 +56,8 @@ use bootstrap::Outcome;
 use error::{Context, Error, Result};
 
 const USAGE: &str = "usage: containerd-shim-tare-v2 -namespace NS -id ID [-address A] [-publish-binary B] [-bundle DIR] \
-                     [-debug] start|delete\n       containerd-shim-tare-v2 -v | -info\n";
+                     [-debug] start|delete\n       containerd-shim-tare-v2 -namespace NS -id ID -socket PATH [-bundle DIR] [-debug]\n       \
+                     containerd-shim-tare-v2 -v | -info\n";
 
 /// The program with these words after its name.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -101,7 +103,11 @@ fn act(args: &Args) -> Result<Outcome> {
             log::to_stderr(if args.debug { tracing::Level::DEBUG } else { tracing::Level::WARN })?;
             cleanup::delete(args).map(Outcome::Reply)
         }
-        Action::None => Err(Error::invalid("say what to do: start or delete")),
+        Action::None if !args.socket.is_empty() => {
+            sys::start::close_inherited();
+            serve::serve(args)
+        }
+        Action::None => Err(Error::invalid("say what to do: start, delete, or -socket PATH to serve there")),
         Action::Unknown(word) => Err(Error::invalid(format!("there is no action {word:?}: say start or delete"))),
     }
 }

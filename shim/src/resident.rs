@@ -62,8 +62,12 @@ pub fn run(inheritance: Inheritance) -> ExitCode {
 
 fn settle(inheritance: &Inheritance) -> Result<()> {
     let config = &inheritance.config;
-    // A session has no terminal and no signals from one, and is a process group of its own.
-    nix::unistd::setsid().context(|| "make a session".to_owned())?;
+    // A session has no terminal and no signals from one, and is a process group of its own. Who leads such a group (a supervisor
+    // made it one) cannot leave it, and need not.
+    match nix::unistd::setsid() {
+        Err(nix::errno::Errno::EPERM) => {}
+        made => made.map(drop).context(|| "make a session".to_owned())?,
+    }
     let null = std::fs::File::options().read(true).write(true).open("/dev/null");
     let null = null.context(|| "open /dev/null".to_owned())?;
     // The daemon waits for the end of what it reads as the answer: as long as any of these is open, it waits.
