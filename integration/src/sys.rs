@@ -21,6 +21,23 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// The core scheduling cookie of a process, 0 being this one; processes of different cookies never share a core.
+///
+/// # Errors
+/// The kernel has no core scheduling, or the machine no cores with several threads.
+pub fn core_cookie(pid: i32) -> io::Result<u64> {
+    // <linux/prctl.h>; libc has no names for them.
+    const PR_SCHED_CORE: libc::c_int = 62;
+    const PR_SCHED_CORE_GET: libc::c_ulong = 0;
+    const THREAD: libc::c_ulong = 0;
+    let mut cookie = 0_u64;
+    // SAFETY: the kernel writes eight bytes to the place that the last argument names, which has as many.
+    checked(unsafe {
+        libc::prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, pid as libc::c_ulong, THREAD, &raw mut cookie).into()
+    })?;
+    Ok(cookie)
+}
+
 /// Lets an event loop wait until the descriptor is readable. Outside of one this panics.
 pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` keeps its number until it is dropped, which only the `AsyncFd` does.

@@ -105,7 +105,7 @@ fn a_life_under_containerds_own_shim() {
 }
 
 /// The form that this shim was made for, by its version.
-fn bootstrap(program: &Path) -> Bootstrap {
+pub(super) fn bootstrap(program: &Path) -> Bootstrap {
     let said = Command::new(program).arg("-v").output().expect("run the shim");
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let version = said.lines().find_map(|line| line.trim().strip_prefix("Version:")).expect("a version").trim();

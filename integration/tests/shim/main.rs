@@ -11,4 +11,5 @@ mod failures;
 mod held;
 mod resources;
 mod sandbox;
+mod statistics;
 mod tasks;

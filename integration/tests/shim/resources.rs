@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use integration::shim_client::{Streams, block_on, refusal};
+use integration::sys::core_cookie;
 use integration::{Leaks, build_rootfs, report_skip};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
@@ -239,6 +240,31 @@ fn statistics_are_those_of_the_container() {
         assert!(time > 0);
         held.kill_and_delete().await;
         assert_eq!(refusal(&held.shim.stats::<cgroups_v1::Metrics>(&id).await.unwrap_err()), Some(Code::NOT_FOUND));
+        held.end().await;
+    });
+}
+
+/// That nobody else runs on the cores of the shim, if the daemon wants that: SCHED_CORE.
+#[test]
+fn the_shim_has_its_cores_to_itself() {
+    block_on(async {
+        let mut plan = Plan::idle();
+        plan.environment.push(("SCHED_CORE".into(), "1".into()));
+        let mut held = plan.hold().await;
+        held.run().await;
+        let log = held.started.read_log();
+        match core_cookie(0) {
+            Ok(own) => {
+                let cookie = core_cookie(held.pid.cast_signed()).unwrap();
+                assert!(cookie != 0 && cookie != own, "{cookie}, ours is {own}: {log}");
+            }
+            Err(error) => {
+                // It starts all the same, and says so.
+                assert!(log.contains("schedule cores"), "{log}");
+                report_skip(&format!("core scheduling: {error}"));
+            }
+        }
+        held.kill_and_delete().await;
         held.end().await;
     });
 }
