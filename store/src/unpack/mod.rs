@@ -25,12 +25,35 @@
 
 pub mod compress;
 pub mod diff;
+pub mod tar;
 
-use std::io::Read;
+mod attributes;
+mod copy_up;
+mod decompress;
+mod dirs;
+mod lower;
+mod make;
+mod pipe;
+mod remove;
+mod tree;
+mod whiteout;
+
+use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
+use rustix::io::Errno;
 
 use crate::content::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Kind, Result, kind_of};
+use decompress::Decoder;
+use pipe::{Received, pipe};
+use tar::{Entry, Reader};
+use tree::Tree;
 
 /// What the directory that a layer is extracted into is to become.
 #[derive(Clone, Copy)]
@@ -107,6 +130,73 @@ pub fn extract(
     options: &Options,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Extracted> {
-    let _ = (layer, media_type, root, form, progress);
-    Err(Error::unimplemented(format!("{}: not extracted", options.source)))
+    unpack(layer, media_type, root, form, options, progress).map_err(|error| match options.source.is_empty() {
+        true => error,
+        false => error.within(&options.source),
+    })
 }
+
+fn unpack(
+    layer: impl Read + Send,
+    media_type: &str,
+    root: BorrowedFd<'_>,
+    form: &Form<'_>,
+    options: &Options,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Extracted> {
+    let read = AtomicU64::new(0);
+    let decoder = Decoder::new(Counted { stream: layer, read: &read }, media_type)?;
+    let (producer, received) = pipe();
+    thread::scope(|scope| {
+        let other = thread::Builder::new().name("untar".to_owned()).spawn_scoped(scope, || untar(received, root, *form, options));
+        let other = other.context(|| "start a thread to unpack".to_owned())?;
+        producer.run(decoder, &options.limits, || read.load(Ordering::Relaxed), progress);
+        other.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+/// The other thread: reads the archive and makes the tree.
+fn untar(received: Received, root: BorrowedFd<'_>, form: Form<'_>, options: &Options) -> Result<Extracted> {
+    // A umask of this thread's own. Where that is refused, modes are set after the fact.
+    let own_umask = nix::sched::unshare(CloneFlags::CLONE_FS).is_ok();
+    if own_umask {
+        nix::sys::stat::umask(Mode::empty());
+    }
+    let mut tree = Tree::new(root, form, options, own_umask)?;
+    let mut reader = Reader::new(received, &options.limits);
+    let mut entry = Entry::default();
+    while reader.next(&mut entry)? {
+        tree.apply(&entry, &mut reader).map_err(|error| error.within(format_args!("entry {}", entry.shown())))?;
+    }
+    reader.drain()?;
+    tree.finish()?;
+    let (diff_id, size) = reader.into_stream().finish();
+    Ok(Extracted { diff_id, size, bytes_on_disk: tree.bytes, inodes: tree.inodes })
+}
+
+/// Counts what is read.
+struct Counted<'a, R> {
+    stream: R,
+    read: &'a AtomicU64,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let length = self.stream.read(into)?;
+        self.read.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(length)
+    }
+}
+
+/// A call that failed on what the layer wanted: some failures are the layer's own fault.
+fn failed(what: &str, error: Errno) -> Error {
+    let kind = match error {
+        Errno::LOOP | Errno::NAMETOOLONG | Errno::NOTDIR | Errno::ISDIR | Errno::EXIST | Errno::INVAL | Errno::ILSEQ => Kind::DataLoss,
+        Errno::MLINK => Kind::ResourceExhausted,
+        _ => kind_of(&error.into()),
+    };
+    Error::new(kind, format!("{what}: {}", io::Error::from(error)))
+}
+
+#[cfg(test)]
+mod tests;
