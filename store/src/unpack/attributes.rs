@@ -49,7 +49,8 @@ impl Marks {
 
     pub(super) fn set_opaque(&self, directory: BorrowedFd<'_>) -> Result<()> {
         let Some(name) = self.opaque() else { return Ok(()) };
-        rustix::fs::fsetxattr(directory, name, b"y", XattrFlags::empty()).map_err(|error| failed("make its directory opaque", error))
+        rustix::fs::fsetxattr(directory, name, b"y", XattrFlags::empty())
+            .map_err(|error| failed("make its directory opaque", error))
     }
 
     /// Under which name an image's attribute is kept; `None`: not at all.
@@ -72,7 +73,9 @@ impl Marks {
             return None;
         }
         match self.prefix.and_then(|prefix| Some((prefix, name.strip_prefix(prefix.as_bytes())?))) {
-            Some((prefix, rest)) => rest.strip_prefix(b"overlay.").map(|rest| Cow::Owned([prefix.as_bytes(), rest].concat())),
+            Some((prefix, rest)) => {
+                rest.strip_prefix(b"overlay.").map(|rest| Cow::Owned([prefix.as_bytes(), rest].concat()))
+            }
             None => Some(Cow::Borrowed(name)),
         }
     }
@@ -102,7 +105,13 @@ pub(super) fn drop_acls(fd: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// Sets an attribute of a link, device or pipe, which cannot be opened, by its name in its directory.
-pub(super) fn set_xattr_at(directory: BorrowedFd<'_>, name: &[u8], key: &[u8], value: &[u8], rootless: bool) -> Result<()> {
+pub(super) fn set_xattr_at(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    key: &[u8],
+    value: &[u8],
+    rootless: bool,
+) -> Result<()> {
     judge(key, rustix::fs::lsetxattr(by_proc(directory, name), key, value, XattrFlags::empty()), rootless)
 }
 
@@ -141,7 +150,10 @@ pub(super) fn xattrs_at(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<(V
     values(&names, |key, buffer| rustix::fs::lgetxattr(&*path, key, spare_capacity(buffer)))
 }
 
-fn values(names: &[u8], get: impl Fn(&[u8], &mut Vec<u8>) -> rustix::io::Result<usize>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+fn values(
+    names: &[u8],
+    get: impl Fn(&[u8], &mut Vec<u8>) -> rustix::io::Result<usize>,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut all = Vec::new();
     for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
         all.push((name.to_owned(), read(|buffer| get(name, buffer))?));
@@ -207,8 +219,10 @@ pub(super) fn times_of(stat: &Stat) -> Timestamps {
 }
 
 /// The times of what no layer says anything of.
-pub(super) const EPOCH: Timestamps =
-    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: 0 }, last_modification: Timespec { tv_sec: 0, tv_nsec: 0 } };
+pub(super) const EPOCH: Timestamps = Timestamps {
+    last_access: Timespec { tv_sec: 0, tv_nsec: 0 },
+    last_modification: Timespec { tv_sec: 0, tv_nsec: 0 },
+};
 
 fn spec(time: Time) -> Timespec {
     Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() }

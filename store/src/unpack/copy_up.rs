@@ -18,7 +18,9 @@ impl Tree<'_> {
             return self.copy_up_file(from, to, name);
         }
         let link = match kind {
-            FileType::Symlink => Some(rustix::fs::readlinkat(from, name, Vec::new()).map_err(|error| failed("read a link below", error))?),
+            FileType::Symlink => Some(
+                rustix::fs::readlinkat(from, name, Vec::new()).map_err(|error| failed("read a link below", error))?,
+            ),
             _ => None,
         };
         let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
@@ -34,7 +36,8 @@ impl Tree<'_> {
         }
         if link.is_none() {
             // Made above, in a directory nobody else can reach: it is no link.
-            rustix::fs::chmodat(to, name, mode, AtFlags::empty()).map_err(|error| failed("give the copy its permissions", error))?;
+            rustix::fs::chmodat(to, name, mode, AtFlags::empty())
+                .map_err(|error| failed("give the copy its permissions", error))?;
         }
         for (key, value) in attributes::xattrs_at(from, name)? {
             attributes::set_xattr_at(to, name, &key, &value, self.options.rootless)?;
@@ -47,8 +50,13 @@ impl Tree<'_> {
         let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let old = rustix::fs::openat(from, name, flags | OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())
             .map_err(|error| failed("open it in the layer below", error))?;
-        let new = rustix::fs::openat(to, name, flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(0o600))
-            .map_err(|error| failed("copy it up from the layer below", error))?;
+        let new = rustix::fs::openat(
+            to,
+            name,
+            flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL,
+            Mode::from_raw_mode(0o600),
+        )
+        .map_err(|error| failed("copy it up from the layer below", error))?;
         let (mut old, mut new) = (std::fs::File::from(old), std::fs::File::from(new));
         let written = std::io::copy(&mut old, &mut new).context(|| "copy it up from the layer below".to_owned())?;
         self.bytes += written.next_multiple_of(4096);

@@ -68,7 +68,10 @@ fn check(media_type: &str) -> Result<()> {
             | "application/vnd.docker.image.rootfs.diff.tar.zstd",
             "",
         ) => Ok(()),
-        _ => Err(Error::new(Kind::Unimplemented, format!("{media_type:?} is not the media type of a layer that can be unpacked"))),
+        _ => Err(Error::new(
+            Kind::Unimplemented,
+            format!("{media_type:?} is not the media type of a layer that can be unpacked"),
+        )),
     }
 }
 

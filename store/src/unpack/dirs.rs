@@ -243,7 +243,8 @@ impl Tree<'_> {
                 },
             };
             if let Some(parent) = target {
-                let link = rustix::fs::readlinkat(&*parent, &*name, Vec::new()).map_err(|error| failed("read a link", error))?;
+                let link = rustix::fs::readlinkat(&*parent, &*name, Vec::new())
+                    .map_err(|error| failed("read a link", error))?;
                 let here = rustix::fs::fstat(&*fd).map_err(|error| failed("look at its directory", error))?;
                 links.push((here.st_ino, name));
                 if link.as_bytes().starts_with(b"/") {
@@ -264,7 +265,8 @@ impl Tree<'_> {
     /// Makes a directory that the layer has no entry for: like the one below, else root's with 0755.
     fn implied(&mut self, parent: &Rc<OwnedFd>, name: &[u8], like: Option<&Rc<OwnedFd>>) -> Result<OwnedFd> {
         let before = rustix::fs::fstat(&**parent).map_err(|error| failed("look at its directory", error))?;
-        rustix::fs::mkdirat(&**parent, name, Mode::from_raw_mode(0o755)).map_err(|error| failed("make a directory of its path", error))?;
+        rustix::fs::mkdirat(&**parent, name, Mode::from_raw_mode(0o755))
+            .map_err(|error| failed("make a directory of its path", error))?;
         let made = lower::directory(parent.as_fd(), name)?;
         self.inodes += 1;
         self.bytes += 4096;
@@ -280,6 +282,8 @@ impl Tree<'_> {
                 attributes::touch(&made, &EPOCH)?;
             }
         }
+        let stat = rustix::fs::fstat(&made).map_err(|error| failed("look at a directory of its path", error))?;
+        self.implied.insert(stat.st_ino);
         attributes::touch(&**parent, &attributes::times_of(&before))?;
         Ok(made)
     }
@@ -287,7 +291,8 @@ impl Tree<'_> {
     /// The layer deletes a name and then has entries below it: a new directory that hides the old one.
     fn replace_whiteout(&mut self, parent: &Rc<OwnedFd>, name: &[u8]) -> Result<OwnedFd> {
         let before = rustix::fs::fstat(&**parent).map_err(|error| failed("look at its directory", error))?;
-        rustix::fs::unlinkat(&**parent, name, rustix::fs::AtFlags::empty()).map_err(|error| failed("replace a whiteout", error))?;
+        rustix::fs::unlinkat(&**parent, name, rustix::fs::AtFlags::empty())
+            .map_err(|error| failed("replace a whiteout", error))?;
         let made = self.implied(parent, name, None)?;
         self.marks.set_opaque(made.as_fd())?;
         attributes::touch(&**parent, &attributes::times_of(&before))?;

@@ -24,7 +24,13 @@ enum Before {
 }
 
 impl Tree<'_> {
-    pub(super) fn make(&mut self, parent: &[u8], name: &[u8], entry: &Entry, data: &mut Reader<'_, impl BufRead>) -> Result<()> {
+    pub(super) fn make(
+        &mut self,
+        parent: &[u8],
+        name: &[u8],
+        entry: &Entry,
+        data: &mut Reader<'_, impl BufRead>,
+    ) -> Result<()> {
         // The target first: to reach it may take directories, and the slot below has to stay good.
         let target = match entry.kind {
             Kind::Hardlink => Some(self.hardlink_target(&entry.link, &entry.path)?),
@@ -86,7 +92,8 @@ impl Tree<'_> {
     ) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
-        let (file, _) = self.exclusively(parent, ino, name, "make the file", |dir| rustix::fs::openat(dir, name, flags, mode))?;
+        let (file, _) =
+            self.exclusively(parent, ino, name, "make the file", |dir| rustix::fs::openat(dir, name, flags, mode))?;
         let written = write_data(&file, entry, data)?;
         self.inodes += 1;
         self.bytes += written.next_multiple_of(4096);
@@ -126,7 +133,14 @@ impl Tree<'_> {
         self.settle(fd, entry, None)
     }
 
-    fn make_directory(&mut self, parent: &Rc<OwnedFd>, ino: u64, group: Option<u32>, name: &[u8], entry: &Entry) -> Result<()> {
+    fn make_directory(
+        &mut self,
+        parent: &Rc<OwnedFd>,
+        ino: u64,
+        group: Option<u32>,
+        name: &[u8],
+        entry: &Entry,
+    ) -> Result<()> {
         // Set-id bits after the owner; in a set-group-id directory the new one has that bit too.
         let plain = Mode::from_raw_mode(entry.mode & 0o777);
         let make = |dir: BorrowedFd<'_>| rustix::fs::mkdirat(dir, name, plain);
@@ -156,12 +170,21 @@ impl Tree<'_> {
 
     fn keep_made(&mut self, fd: OwnedFd, entry: &Entry) -> Result<()> {
         let slot = self.keep(entry.path.clone(), Rc::new(fd), Vec::new(), Some(attributes::times(entry)))?;
-        self.dirs[slot].group = (entry.mode & 0o2000 != 0).then_some(entry.gid);
+        let dir = &mut self.dirs[slot];
+        dir.group = (entry.mode & 0o2000 != 0).then_some(entry.gid);
+        self.implied.remove(&dir.ino);
         Ok(())
     }
 
     /// Links, devices and pipes: never opened, for that would follow or wait.
-    fn make_special(&mut self, parent: &Rc<OwnedFd>, ino: u64, group: Option<u32>, name: &[u8], entry: &Entry) -> Result<()> {
+    fn make_special(
+        &mut self,
+        parent: &Rc<OwnedFd>,
+        ino: u64,
+        group: Option<u32>,
+        name: &[u8],
+        entry: &Entry,
+    ) -> Result<()> {
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
         let kind = match entry.kind {
@@ -232,7 +255,13 @@ impl Tree<'_> {
         }
     }
 
-    fn make_hardlink(&mut self, parent: &Rc<OwnedFd>, ino: u64, name: &[u8], target: Option<&(Rc<OwnedFd>, Vec<u8>)>) -> Result<()> {
+    fn make_hardlink(
+        &mut self,
+        parent: &Rc<OwnedFd>,
+        ino: u64,
+        name: &[u8],
+        target: Option<&(Rc<OwnedFd>, Vec<u8>)>,
+    ) -> Result<()> {
         let Some((directory, original)) = target else { return Ok(()) };
         // Never follows: a hard link to a symbolic link is one.
         let link = |dir: BorrowedFd<'_>| rustix::fs::linkat(&**directory, &**original, dir, name, AtFlags::empty());
@@ -248,7 +277,8 @@ fn write_data(file: &OwnedFd, entry: &Entry, data: &mut Reader<'_, impl BufRead>
     };
     let mut written = 0;
     for segment in map.iter().filter(|segment| segment.length > 0) {
-        rustix::fs::seek(file, SeekFrom::Start(segment.offset)).map_err(|error| failed("reach a piece of the sparse file", error))?;
+        rustix::fs::seek(file, SeekFrom::Start(segment.offset))
+            .map_err(|error| failed("reach a piece of the sparse file", error))?;
         write(file, segment.length, data)?;
         written += segment.length;
     }

@@ -148,7 +148,9 @@ fn unpack(
     let decoder = Decoder::new(Counted { stream: layer, read: &read }, media_type)?;
     let (producer, received) = pipe();
     thread::scope(|scope| {
-        let other = thread::Builder::new().name("untar".to_owned()).spawn_scoped(scope, || untar(received, root, *form, options));
+        let other = thread::Builder::new()
+            .name("untar".to_owned())
+            .spawn_scoped(scope, || untar(received, root, *form, options));
         let other = other.context(|| "start a thread to unpack".to_owned())?;
         producer.run(decoder, &options.limits, || read.load(Ordering::Relaxed), progress);
         other.join().unwrap_or_else(|panic| resume_unwind(panic))
@@ -191,7 +193,13 @@ impl<R: Read> Read for Counted<'_, R> {
 /// A call that failed on what the layer wanted: some failures are the layer's own fault.
 fn failed(what: &str, error: Errno) -> Error {
     let kind = match error {
-        Errno::LOOP | Errno::NAMETOOLONG | Errno::NOTDIR | Errno::ISDIR | Errno::EXIST | Errno::INVAL | Errno::ILSEQ => Kind::DataLoss,
+        Errno::LOOP
+        | Errno::NAMETOOLONG
+        | Errno::NOTDIR
+        | Errno::ISDIR
+        | Errno::EXIST
+        | Errno::INVAL
+        | Errno::ILSEQ => Kind::DataLoss,
         Errno::MLINK => Kind::ResourceExhausted,
         _ => kind_of(&error.into()),
     };

@@ -49,14 +49,27 @@ pub(super) fn pipe() -> (Producer, Received) {
         // The receiver is three lines above.
         let _ = empty_in.send(vec![0; BUFFER].into_boxed_slice());
     }
-    let received =
-        Received { full: full_out, empty: empty_in, current: None, length: 0, at: 0, hasher: Algorithm::Sha256.hasher(), total: 0 };
+    let received = Received {
+        full: full_out,
+        empty: empty_in,
+        current: None,
+        length: 0,
+        at: 0,
+        hasher: Algorithm::Sha256.hasher(),
+        total: 0,
+    };
     (Producer { full: full_in, empty: empty_out }, received)
 }
 
 impl Producer {
     /// Fills buffers until the stream ends or fails, or the other end has gone. `read` tells the compressed bytes so far.
-    pub(super) fn run(self, mut stream: impl Read, limits: &Limits, read: impl Fn() -> u64, progress: &(dyn Fn(u64) + Sync)) {
+    pub(super) fn run(
+        self,
+        mut stream: impl Read,
+        limits: &Limits,
+        read: impl Fn() -> u64,
+        progress: &(dyn Fn(u64) + Sync),
+    ) {
         let mut total = 0;
         while let Ok(mut buffer) = self.empty.recv() {
             let piece = fill(&mut stream, &mut buffer).and_then(|length| {
@@ -87,7 +100,10 @@ fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
 
 fn check(total: u64, read: u64, limits: &Limits) -> Result<()> {
     if total > limits.size {
-        return Err(Error::exhausted(format!("the layer has more than {} bytes when inflated, which is the limit", limits.size)));
+        return Err(Error::exhausted(format!(
+            "the layer has more than {} bytes when inflated, which is the limit",
+            limits.size
+        )));
     }
     if limits.ratio > 0 && total > RATIO_FROM && total / limits.ratio > read {
         return Err(Error::exhausted(format!(

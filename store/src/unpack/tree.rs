@@ -31,6 +31,8 @@ pub(super) struct Tree<'a> {
     /// In a whole tree: what this layer made, by directory and name; its whiteouts do not mean that.
     pub(super) ours: HashSet<u64>,
     hashing: RandomState,
+    /// Directories that were made without an entry, by inode.
+    pub(super) implied: HashSet<u64>,
     /// The directories that got whiteouts, a path each.
     pub(super) whiteouts_in: HashSet<Vec<u8>>,
     pub(super) remembered: usize,
@@ -42,7 +44,9 @@ pub(super) struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     pub(super) fn new(root: BorrowedFd<'a>, form: Form<'a>, options: &'a Options, umask_is_zero: bool) -> Result<Self> {
-        let fd = root.try_clone_to_owned().map_err(|error| failed("hold the root", rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)))?;
+        let fd = root.try_clone_to_owned().map_err(|error| {
+            failed("hold the root", rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))
+        })?;
         let stat = rustix::fs::fstat(&fd).map_err(|error| failed("look at the root", error))?;
         let overlay = matches!(form, Form::Overlay { .. });
         let marks = match form {
@@ -63,6 +67,7 @@ impl<'a> Tree<'a> {
             ids: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
             ours: HashSet::new(),
             hashing: RandomState::new(),
+            implied: HashSet::new(),
             whiteouts_in: HashSet::new(),
             remembered: 0,
             root_opaque: false,

@@ -1,7 +1,7 @@
 //! What a layer takes away (OCI image specification, layer.md, "Whiteouts"): `.wh.name` hides `name` of the layers below, `.wh..wh..opq`
 //! all that they have in its directory. Neither means what the same layer brings, whichever comes first.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use rustix::fs::{FileType, Mode};
@@ -45,9 +45,15 @@ impl Tree<'_> {
         }
         match stands {
             // This layer's directory stays, and hides the one below.
-            Some(_) if is_directory => {
+            Some(stat) if is_directory => {
                 let own = lower::directory(dir.as_fd(), hidden)?;
-                self.marks.set_opaque(own.as_fd())
+                if !self.only_implied(own.as_fd(), stat.st_ino)? {
+                    return self.marks.set_opaque(own.as_fd());
+                }
+                // It is here only since something in it was deleted before.
+                self.forget(Some(ino))?;
+                remove(dir.as_fd(), hidden, true)?;
+                self.mark_gone(&dir, hidden)
             }
             // This layer's file hides what is below anyway.
             Some(_) => Ok(()),
@@ -62,9 +68,28 @@ impl Tree<'_> {
         }
     }
 
+    /// The layer has no entry for this directory, and nothing in it but what deletes.
+    fn only_implied(&self, inside: BorrowedFd<'_>, ino: u64) -> Result<bool> {
+        if !self.implied.contains(&ino) {
+            return Ok(false);
+        }
+        for (name, is_directory) in list(inside)? {
+            let Some(stat) = lower::stat(inside, &name)? else { continue };
+            let nothing = match is_directory {
+                true => self.only_implied(lower::directory(inside, &name)?.as_fd(), stat.st_ino)?,
+                false => is_whiteout(&stat),
+            };
+            if !nothing {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn mark_gone(&mut self, dir: &impl AsFd, name: &[u8]) -> Result<()> {
         self.inodes += 1;
-        rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0).map_err(|error| failed("make the whiteout", error))
+        rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
+            .map_err(|error| failed("make the whiteout", error))
     }
 
     fn opaque(&mut self, parent: &[u8]) -> Result<()> {
@@ -123,9 +148,12 @@ impl Tree<'_> {
             Some(_) => Ok(()),
             None => {
                 let view = self.lowers.clone().unwrap_or_default();
-                if matches!(lower::look(&view, name, &self.marks)?, Below::Nothing) { Ok(()) } else { self.mark_gone(root, name) }
+                if matches!(lower::look(&view, name, &self.marks)?, Below::Nothing) {
+                    Ok(())
+                } else {
+                    self.mark_gone(root, name)
+                }
             }
         }
     }
 }
-

@@ -107,7 +107,9 @@ pub(super) fn number(field: &[u8]) -> Option<i64> {
     // Two's complement over all bits but the mark; twelve bytes fit an i128.
     let sign: i128 = if first & 0x40 == 0 { 0 } else { -1 };
     let low = i128::from(first & 0x3f);
-    let value = field[1..].iter().fold(if sign == 0 { low } else { (sign << 6) | low }, |value, &byte| (value << 8) | i128::from(byte));
+    let value = field[1..]
+        .iter()
+        .fold(if sign == 0 { low } else { (sign << 6) | low }, |value, &byte| (value << 8) | i128::from(byte));
     i64::try_from(value).ok()
 }
 

@@ -147,7 +147,10 @@ impl<'l, R: BufRead> Reader<'l, R> {
             self.count()?;
             let header = Header(&self.block);
             if !header.is_sound() {
-                return Err(corrupt(format!("header {} has a wrong check sum: this is no tar archive, or it is damaged", self.headers)));
+                return Err(corrupt(format!(
+                    "header {} has a wrong check sum: this is no tar archive, or it is damaged",
+                    self.headers
+                )));
             }
             match header.kind() {
                 b'x' => {
@@ -158,7 +161,9 @@ impl<'l, R: BufRead> Reader<'l, R> {
                     }
                     extended = true;
                 }
-                b'g' if extended => return Err(corrupt("a global header between an entry's own extended header and the entry")),
+                b'g' if extended => {
+                    return Err(corrupt("a global header between an entry's own extended header and the entry"));
+                }
                 b'g' => {
                     self.meta()?;
                     Records::default().read(&self.meta)?;
@@ -265,7 +270,10 @@ impl<'l, R: BufRead> Reader<'l, R> {
     fn count(&mut self) -> Result<()> {
         self.headers += 1;
         if self.headers > self.limits.entries {
-            return Err(Error::exhausted(format!("the layer has more than {} entries, which is the limit", self.limits.entries)));
+            return Err(Error::exhausted(format!(
+                "the layer has more than {} entries, which is the limit",
+                self.limits.entries
+            )));
         }
         Ok(())
     }
@@ -296,9 +304,8 @@ impl<'l, R: BufRead> Reader<'l, R> {
 
     fn size(&self) -> Result<u64> {
         match Header(&self.block).number(124..136) {
-            Some(size) => {
-                u64::try_from(size).map_err(|_| corrupt(format!("header {} says its data has {size} bytes", self.headers)))
-            }
+            Some(size) => u64::try_from(size)
+                .map_err(|_| corrupt(format!("header {} says its data has {size} bytes", self.headers))),
             None => Err(corrupt(format!("header {} has a size that is no number", self.headers))),
         }
     }
@@ -309,7 +316,13 @@ impl<'l, R: BufRead> Reader<'l, R> {
     }
 
     /// Puts header and records together.
-    fn fill(&mut self, entry: &mut Entry, records: &mut Records, name: Option<Vec<u8>>, link: Option<Vec<u8>>) -> Result<()> {
+    fn fill(
+        &mut self,
+        entry: &mut Entry,
+        records: &mut Records,
+        name: Option<Vec<u8>>,
+        link: Option<Vec<u8>>,
+    ) -> Result<()> {
         let header = Header(&self.block);
         header.name(&mut self.meta);
         let name = name.or_else(|| records.path.take());
@@ -369,7 +382,10 @@ impl<'l, R: BufRead> Reader<'l, R> {
                 None => number(what, field)?,
             };
             // The last one means "leave it" to chown(2).
-            u32::try_from(stated).ok().filter(|id| *id != u32::MAX).ok_or_else(|| corrupt(format!("{what} {stated} does not exist")))
+            u32::try_from(stated)
+                .ok()
+                .filter(|id| *id != u32::MAX)
+                .ok_or_else(|| corrupt(format!("{what} {stated} does not exist")))
         };
         entry.uid = id("uid", 108..116, records.uid)?;
         entry.gid = id("gid", 116..124, records.gid)?;
@@ -385,7 +401,10 @@ impl<'l, R: BufRead> Reader<'l, R> {
             // The kernel's numbers: twelve bits and twenty.
             let part = |what, field, most: i64| {
                 let stated = number(what, field)?;
-                u32::try_from(stated).ok().filter(|_| stated <= most).ok_or_else(|| corrupt(format!("{what} {stated} does not exist")))
+                u32::try_from(stated)
+                    .ok()
+                    .filter(|_| stated <= most)
+                    .ok_or_else(|| corrupt(format!("{what} {stated} does not exist")))
             };
             entry.device = (part("device major", 329..337, 0xfff)?, part("device minor", 337..345, 0xf_ffff)?);
         }
@@ -412,7 +431,10 @@ impl<'l, R: BufRead> Reader<'l, R> {
         };
         // What is more than the archive may have is refused here, before anything is added to it.
         if stored > self.limits.size {
-            return Err(Error::exhausted(format!("its data has {stored} bytes; the limit of a layer is {}", self.limits.size)));
+            return Err(Error::exhausted(format!(
+                "its data has {stored} bytes; the limit of a layer is {}",
+                self.limits.size
+            )));
         }
         if old {
             return self.old_sparse(entry, map, stored);

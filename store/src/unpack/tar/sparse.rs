@@ -40,7 +40,11 @@ impl Claims {
     pub(super) fn take(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let count = || {
             decimal(value).ok_or_else(|| {
-                corrupt(format!("a sparse file whose {} is {:?}", String::from_utf8_lossy(key), String::from_utf8_lossy(value)))
+                corrupt(format!(
+                    "a sparse file whose {} is {:?}",
+                    String::from_utf8_lossy(key),
+                    String::from_utf8_lossy(value)
+                ))
             })
         };
         match key {
@@ -123,13 +127,16 @@ impl Lines {
         for &byte in block {
             match byte {
                 b'0'..=b'9' => {
-                    let value = self.current.unwrap_or(0).checked_mul(10).and_then(|it| it.checked_add(u64::from(byte - b'0')));
+                    let value =
+                        self.current.unwrap_or(0).checked_mul(10).and_then(|it| it.checked_add(u64::from(byte - b'0')));
                     self.current = Some(value.ok_or_else(broken)?);
                 }
                 b'\n' => {
                     let value = self.current.take().ok_or_else(broken)?;
                     match (self.expected, self.offset.take()) {
-                        (None, _) if value > MOST as u64 => return Err(corrupt(format!("a sparse file of more than {MOST} pieces"))),
+                        (None, _) if value > MOST as u64 => {
+                            return Err(corrupt(format!("a sparse file of more than {MOST} pieces")));
+                        }
                         (None, _) => self.expected = Some(value),
                         (Some(_), None) => self.offset = Some(value),
                         (Some(_), Some(offset)) => into.push(Segment { offset, length: value }),
@@ -148,7 +155,9 @@ impl Lines {
 /// The pairs of the old format in a block: at most `most` from `start` on, up to the first without a length given.
 pub(super) fn old(block: &[u8; BLOCK], start: usize, most: usize, into: &mut Vec<Segment>) -> Result<()> {
     let count = |field: &[u8]| {
-        number(field).and_then(|it| u64::try_from(it).ok()).ok_or_else(|| corrupt("a sparse file with an offset that is no count"))
+        number(field)
+            .and_then(|it| u64::try_from(it).ok())
+            .ok_or_else(|| corrupt("a sparse file with an offset that is no count"))
     };
     for pair in block[start..].chunks_exact(24).take(most) {
         if pair[0] == 0 || pair[12] == 0 {
@@ -171,12 +180,17 @@ pub(super) fn check(map: &[Segment], size: u64, stored: u64) -> Result<()> {
             return Err(corrupt("a sparse file whose pieces overlap or are out of order"));
         }
         end = segment.offset.checked_add(segment.length).filter(|end| *end <= size).ok_or_else(|| {
-            corrupt(format!("a sparse file of {size} bytes with a piece of {} bytes at {}", segment.length, segment.offset))
+            corrupt(format!(
+                "a sparse file of {size} bytes with a piece of {} bytes at {}",
+                segment.length, segment.offset
+            ))
         })?;
         total += segment.length;
     }
     if total != stored {
-        return Err(corrupt(format!("a sparse file whose pieces are {total} bytes together, but {stored} are in the archive")));
+        return Err(corrupt(format!(
+            "a sparse file whose pieces are {total} bytes together, but {stored} are in the archive"
+        )));
     }
     Ok(())
 }
