@@ -47,11 +47,12 @@ impl Records {
             b"gid" => self.gid = number("gid", value)?,
             b"mtime" => self.mtime = time("mtime", value)?,
             b"atime" => self.atime = time("atime", value)?,
-            _ => match key.strip_prefix(b"GNU.sparse.") {
-                Some(key) => self.sparse.take(key, value)?,
-                // Comments, names of owners, times of no use: read past, as the standard wants.
-                None => {}
-            },
+            _ => {
+                // The rest is read past, as the standard wants: comments, names of owners, times of no use.
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse.take(key, value)?;
+                }
+            }
         }
         Ok(())
     }

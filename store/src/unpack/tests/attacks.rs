@@ -189,9 +189,9 @@ fn bombs_end_in_an_error() {
     let files: Vec<Item> = (0..20).map(|it| file(&it.to_string(), b"")).collect();
     let error = layer("entries", &archive(&files), Limits { entries: 10, ..Limits::default() });
     assert!(error.contains("more than 10 entries"), "{error}");
-    let error = layer("size", &archive(&[file("f", &[0; 1 << 20])]), Limits { size: 1 << 19, ..Limits::default() });
+    let error = layer("size", &archive(&[file("f", &vec![0; 1 << 20])]), Limits { size: 1 << 19, ..Limits::default() });
     assert!(error.contains("which is the limit") || error.contains("the limit of a layer"), "{error}");
-    let huge = file("x", b"").pax("SCHILY.xattr.user.a", [1; 60_000]).pax("comment", vec![b'c'; 1 << 20]);
+    let huge = file("x", b"").pax("SCHILY.xattr.user.a", vec![1; 60_000]).pax("comment", vec![b'c'; 1 << 20]);
     let error = layer("records", &archive(&[huge]), Limits::default());
     assert!(error.contains("a metadata header"), "{error}");
     let claim = file("x", b"").kind(b'x').patch(124, b"77777777777\0");

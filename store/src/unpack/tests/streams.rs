@@ -79,7 +79,7 @@ fn bytes_that_come_one_by_one_are_the_same() {
 
 #[test]
 fn the_diff_id_is_of_every_byte_to_the_last() {
-    for end in [&b""[..], &[0; 512], &[0; 10_240], b"not an archive at all", &[b'x'; 1_000_000]] {
+    for end in [&b""[..], &[0; 512], &[0; 10_240], b"not an archive at all", &vec![b'x'; 1_000_000]] {
         let bytes = [&archive(&[file("f", b"")])[..], end].concat();
         let (result, lines) = unpacked(&*gzip(&bytes), GZIP);
         assert_eq!(result.unwrap().diff_id, Digest::of(&bytes), "{} bytes after the end", end.len());
