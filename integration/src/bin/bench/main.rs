@@ -8,6 +8,7 @@
 mod contender;
 mod measure;
 mod shims;
+mod stores;
 mod table;
 
 use std::process::ExitCode;
@@ -30,11 +31,20 @@ const GROUPS: &[(&str, Group, usize)] = &[
     ("shim-many", shims::many, 1),
 ];
 
+/// Those of stores, which have contenders of their own.
+const STORE_GROUPS: &[(&str, StoreGroup, usize)] =
+    &[("store-pull", stores::pull, 3), ("store-calls", stores::calls, 3)];
+
+type StoreGroup = fn(usize, &mut Table);
 type Group = fn(&[Contender], usize, &mut Table);
 
 /// Whether the group is the one wanted, or one of those: `shim` is all of `shim-…`.
 fn is_in(group: &str, wanted: &str) -> bool {
     group.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+fn all_names() -> impl Iterator<Item = &'static str> {
+    GROUPS.iter().map(|(name, ..)| *name).chain(STORE_GROUPS.iter().map(|(name, ..)| *name))
 }
 
 fn main() -> ExitCode {
@@ -46,9 +56,9 @@ fn main() -> ExitCode {
         match arg.as_str() {
             "--json" => json = true,
             "--runs" => rounds = args.next().and_then(|text| text.parse::<usize>().ok()).filter(|n| *n > 0),
-            name if GROUPS.iter().any(|(group, ..)| is_in(group, name)) => names.push(arg),
+            name if all_names().any(|group| is_in(group, name)) => names.push(arg),
             _ => {
-                let known: Vec<_> = GROUPS.iter().map(|(name, ..)| *name).collect();
+                let known: Vec<_> = all_names().collect();
                 eprintln!("bench [{}] [--json] [--runs N]", known.join("|"));
                 return ExitCode::from(2);
             }
@@ -63,10 +73,19 @@ fn main() -> ExitCode {
             group(&contenders, rounds.unwrap_or(*usual), &mut table);
         }
     }
+    let mut stores = Table::new(stores::CONTENDERS.map(str::to_owned).to_vec());
+    for (name, group, usual) in STORE_GROUPS {
+        if names.is_empty() || names.iter().any(|wanted| is_in(name, wanted)) {
+            eprintln!("measuring {name} …");
+            group(rounds.unwrap_or(*usual), &mut stores);
+        }
+    }
+    let tables: Vec<&Table> = [&table, &stores].into_iter().filter(|table| !table.is_empty()).collect();
     if json {
-        println!("{}", table.json())
+        let rows: Vec<_> = tables.iter().flat_map(|table| table.rows()).collect();
+        println!("{}", serde_json::Value::Array(rows));
     } else {
-        print!("{table}")
+        tables.iter().for_each(|table| print!("{table}"));
     }
     ExitCode::SUCCESS
 }

@@ -35,7 +35,12 @@ impl Table {
         others.filter_map(|(name, value)| Some((name.clone(), ours / (*value)?))).collect()
     }
 
-    pub(crate) fn json(&self) -> Value {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// A JSON object for each row.
+    pub(crate) fn rows(&self) -> Vec<Value> {
         let row = |row: &Row| {
             let medians: serde_json::Map<String, Value> =
                 self.contenders.iter().zip(&row.values).map(|(name, value)| (name.clone(), json!(value))).collect();
@@ -43,7 +48,7 @@ impl Table {
                 self.ratios(row).into_iter().map(|(name, ratio)| (name, json!(ratio))).collect();
             json!({"name": row.name, "unit": row.unit, "median": medians, "tare_to": ratios})
         };
-        Value::Array(self.rows.iter().map(row).collect())
+        self.rows.iter().map(row).collect()
     }
 }
 
