@@ -153,9 +153,9 @@ impl Recording {
                 continue;
             }
             // A disk loses whole requests more often than parts of one.
-            let (whole, lost) = (next(&mut random) % 4 != 0, next(&mut random) % 2 == 0);
+            let (whole, lost) = (!next(&mut random).is_multiple_of(4), next(&mut random).is_multiple_of(2));
             for (number, sector) in buffer.chunks(SECTOR).enumerate() {
-                if if whole { !lost } else { next(&mut random) % 2 == 0 } {
+                if if whole { !lost } else { next(&mut random).is_multiple_of(2) } {
                     file.write_all_at(sector, offset + (number * SECTOR) as u64).expect("write the copy");
                 }
             }
