@@ -287,6 +287,7 @@ fn timed(commands: Vec<Command>, root: &Path, daemon: Option<&Server>) -> Pulled
     let (mut cpu, mut memory) = (0.0, 0.0_f64);
     let begin = Instant::now();
     for mut command in commands {
+        #[expect(clippy::zombie_processes, reason = "waited for by wait4, which tells its memory and processor time")]
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("start");
         let pid = child.id() as i32;
         let errors = child.stderr.map(|it| io::read_to_string(it).unwrap_or_default()).unwrap_or_default();
