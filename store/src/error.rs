@@ -42,6 +42,28 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The kind that crossed as this code.
+    #[must_use]
+    pub fn from_code(code: i32) -> Self {
+        const ALL: [Kind; 14] = [
+            Kind::NotFound,
+            Kind::AlreadyExists,
+            Kind::InvalidArgument,
+            Kind::DataLoss,
+            Kind::OutOfRange,
+            Kind::FailedPrecondition,
+            Kind::PermissionDenied,
+            Kind::Unauthenticated,
+            Kind::Unavailable,
+            Kind::DeadlineExceeded,
+            Kind::ResourceExhausted,
+            Kind::Cancelled,
+            Kind::Unimplemented,
+            Kind::Internal,
+        ];
+        ALL.into_iter().find(|it| it.code() as i32 == code).unwrap_or(Self::Internal)
+    }
+
     /// The status code it crosses as.
     #[must_use]
     pub const fn code(self) -> Code {

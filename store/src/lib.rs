@@ -42,6 +42,8 @@
 //! names one): it hands out mounts, and who runs the container does them.
 
 pub mod check;
+pub mod cli;
+pub mod collector;
 pub mod config;
 pub mod content;
 pub mod descriptor;
