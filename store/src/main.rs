@@ -1,5 +1,7 @@
 //! The program; everything is in the library, so that tests and fuzz targets reach it.
 
-fn main() {
-    eprintln!("tare-store {}", env!("CARGO_PKG_VERSION"));
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tare_store::cli::main(std::env::args_os())
 }
