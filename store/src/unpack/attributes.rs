@@ -37,6 +37,11 @@ impl Marks {
         }
     }
 
+    /// Whether a name on disk is this mark of overlayfs.
+    pub(super) fn is(&self, name: &[u8], mark: &str) -> bool {
+        self.prefix.is_some_and(|prefix| name.strip_prefix(prefix.as_bytes()) == Some(mark.as_bytes()))
+    }
+
     pub(super) fn is_opaque(&self, directory: BorrowedFd<'_>) -> Result<bool> {
         let Some(name) = self.opaque() else { return Ok(false) };
         let mut value = [MaybeUninit::uninit(); 8];

@@ -207,4 +207,4 @@ fn failed(what: &str, error: Errno) -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,10 +1,21 @@
 //! A layer made from what changed: sorted, with no clock in it.
+//!
+//! Of an overlay's upper directory all is written that is in it, whiteouts and opaque directories as the layer's markers where there is something
+//! below to hide. Of two whole trees what differs in anything a layer can say, data compared byte by byte; the
+//! directories above a change come with it. A file with several names is written once, by the first; sockets are passed over.
 
+mod archive;
+mod walk;
+
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::os::fd::BorrowedFd;
 
+use super::attributes::Marks;
 use crate::content::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use archive::Archive;
+use walk::{Walk, view};
 
 /// Between what the difference is.
 pub enum Source<'a> {
@@ -46,6 +57,32 @@ pub struct Written {
 
 /// Writes the difference as a tar archive. The same trees give the same bytes.
 pub fn write(out: impl Write, source: &Source<'_>, options: &DiffOptions) -> Result<Written> {
-    let _ = (out, source);
-    Err(Error::unimplemented(format!("{}: not compared", options.source)))
+    compare(out, source, options).map_err(|error| match options.source.is_empty() {
+        true => error,
+        false => error.within(&options.source),
+    })
 }
+
+fn compare(out: impl Write, source: &Source<'_>, options: &DiffOptions) -> Result<Written> {
+    let (upper, below, marks, trees) = match source {
+        Source::Overlay { upper, lowers, userxattr } => (upper, view(lowers)?, Marks::overlay(*userxattr), false),
+        Source::Trees { lower, upper } => (upper, view(lower.as_slice())?, Marks::TREE, true),
+    };
+    let mut walk = Walk {
+        archive: Archive::new(out),
+        options,
+        marks,
+        trees,
+        pending: Vec::new(),
+        links: HashMap::new(),
+        relinked: HashSet::new(),
+    };
+    if trees {
+        walk.relink(*upper, &below)?;
+    }
+    walk.root(*upper, &below)?;
+    walk.archive.finish()
+}
+
+#[cfg(test)]
+mod tests;

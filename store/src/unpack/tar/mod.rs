@@ -92,8 +92,8 @@ impl Entry {
 
 /// A path as messages have it: quoted, and not longer than a line or two.
 pub(super) fn shown(path: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&path[..path.len().min(300)]);
-    format!("{:?}{}", format_args!("/{text}"), if path.len() > 300 { "…" } else { "" })
+    let text = format!("/{}", String::from_utf8_lossy(&path[..path.len().min(300)]));
+    format!("{text:?}{}", if path.len() > 300 { "…" } else { "" })
 }
 
 pub(super) fn corrupt(what: impl Into<String>) -> Error {

@@ -377,6 +377,7 @@ fn an_entry_that_cannot_be_is_named() {
         (vec![file("x", b"").kind(b'Q')], "type 'Q'"),
         (vec![file("x", b"").xattr("user.big", &[1; 65_537])], "Linux has at most 65536"),
         (vec![device("x", b'3', 5000, 1)], "device major 5000"),
+        (vec![file("a\x1b[2J\n", b"").kind(b'Q')], "entry \"/a\\u{1b}[2J\\n\": "),
     ] {
         let place = Place::new();
         let options =

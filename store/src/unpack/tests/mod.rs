@@ -25,7 +25,7 @@ pub(super) const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(super) const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// False, and says so, where the tests' owners and devices cannot be made.
-pub(super) fn is_root(test: &str) -> bool {
+pub(crate) fn is_root(test: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
         eprintln!("skipped: {test} needs root");
@@ -33,21 +33,21 @@ pub(super) fn is_root(test: &str) -> bool {
     root
 }
 
-pub(super) fn open(path: &Path) -> OwnedFd {
+pub(crate) fn open(path: &Path) -> OwnedFd {
     fs::File::open(path).unwrap().into()
 }
 
 /// A directory that trees are made below.
-pub(super) struct Place {
+pub(crate) struct Place {
     dir: TempDir,
 }
 
 impl Place {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: TempDir::new().unwrap() }
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -61,11 +61,11 @@ impl Place {
     }
 
     /// The layer in overlayfs' form, above those given, top first.
-    pub(super) fn overlay(&self, name: &str, lowers: &[&str], bytes: &[u8]) -> Result<Extracted> {
+    pub(crate) fn overlay(&self, name: &str, lowers: &[&str], bytes: &[u8]) -> Result<Extracted> {
         self.overlay_with(name, lowers, bytes, &Options::default())
     }
 
-    pub(super) fn overlay_with(
+    pub(crate) fn overlay_with(
         &self,
         name: &str,
         lowers: &[&str],
@@ -78,17 +78,17 @@ impl Place {
     }
 
     /// The layer applied to a whole tree.
-    pub(super) fn tree(&self, name: &str, bytes: &[u8]) -> Result<Extracted> {
+    pub(crate) fn tree(&self, name: &str, bytes: &[u8]) -> Result<Extracted> {
         let (_, root) = self.ready(name);
         extract(bytes, PLAIN, root.as_fd(), &Form::Tree, &Options::default(), &|_| {})
     }
 
-    pub(super) fn list(&self, name: &str) -> Vec<String> {
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
         list(&self.path(name))
     }
 
     /// What an overlay of these shows, top first: mounted in a mount namespace of a thread that ends with it.
-    pub(super) fn merged(&self, layers: &[&str]) -> Vec<String> {
+    pub(crate) fn merged(&self, layers: &[&str]) -> Vec<String> {
         let lower = layers.iter().map(|name| self.path(name).display().to_string()).collect::<Vec<_>>().join(":");
         let empty = self.path("empty");
         let _ = fs::create_dir(&empty);
@@ -108,7 +108,7 @@ impl Place {
 }
 
 /// One line a file: everything that two trees can differ in. Hard links are named by the first path.
-pub(super) fn list(root: &Path) -> Vec<String> {
+pub(crate) fn list(root: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     let mut seen = std::collections::HashMap::new();
     walk(root, Path::new(""), &mut seen, &mut lines);
@@ -181,11 +181,11 @@ fn walk(root: &Path, at: &Path, seen: &mut std::collections::HashMap<(u64, u64),
 }
 
 /// The lines of a listing that begin with this path and a blank.
-pub(super) fn line<'l>(lines: &'l [String], path: &str) -> Option<&'l str> {
+pub(crate) fn line<'l>(lines: &'l [String], path: &str) -> Option<&'l str> {
     lines.iter().find_map(|line| line.strip_prefix(path)?.strip_prefix(' '))
 }
 
-pub(super) fn paths(lines: &[String]) -> Vec<&str> {
+pub(crate) fn paths(lines: &[String]) -> Vec<&str> {
     lines.iter().map(|line| line.split(' ').next().unwrap()).collect()
 }
 
