@@ -4,7 +4,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use rustix::fs::{FileType, Mode};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::failed;
 use super::lower::{self, Below, is_whiteout};
@@ -29,7 +30,12 @@ impl Tree<'_> {
             _ if hidden.starts_with(b".wh.") => return Ok(()),
             _ => {}
         }
-        let slot = self.directory(parent)?;
+        let slot = match self.directory(parent) {
+            Ok(slot) => slot,
+            // As umoci writes it: a directory became a file, and what was in it is deleted too.
+            Err(_) if self.is_file(parent) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         self.dirs[slot].touched = true;
         let (dir, ino) = (Rc::clone(&self.dirs[slot].fd), self.dirs[slot].ino);
         let stands = lower::stat(dir.as_fd(), hidden)?;
@@ -65,6 +71,18 @@ impl Tree<'_> {
                 }
                 self.forget_link(ino, hidden)
             }
+        }
+    }
+
+    /// The layer has a file where this path needs a directory: there is nothing below to hide.
+    fn is_file(&self, path: &[u8]) -> bool {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat2(self.root, path, flags, Mode::empty(), resolve) {
+            Ok(fd) => {
+                rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+            }
+            Err(error) => error == Errno::NOTDIR,
         }
     }
 

@@ -84,6 +84,11 @@ fn layers_show_the_same_one_by_one_and_as_an_overlay() {
             vec![file("usr/bin/n", b""), dir("usr/bin").mode(0o700)],
             &["/usr/bin/tool"],
         ),
+        (
+            "deleted in what became a file",
+            vec![file("d", b""), file("d/.wh.g", b""), file("d/sub/.wh.f", b"")],
+            &["/d"],
+        ),
         ("deleted within a deleted one", vec![file("d/.wh.g", b""), file(".wh.d", b"")], &["!/d"]),
     ];
     for (name, items, expected) in cases {
