@@ -217,3 +217,6 @@ fn check_snapshots(graph: &Graph, snapshots: &Snapshots, quick: bool, listener: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

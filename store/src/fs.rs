@@ -102,3 +102,6 @@ pub fn open_dir(path: &Path) -> Result<File> {
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
     opened.context(|| format!("open {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests;

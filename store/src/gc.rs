@@ -80,7 +80,7 @@ pub fn collect(metadata: &Metadata, content: &Content, snapshots: &Snapshots, op
     let mut doomed = if options.dry_run {
         metadata.read(|transaction| mark(metadata, transaction, now, options).map(|(_, doomed)| doomed))?
     } else {
-        metadata.durable(|transaction| {
+        metadata.freeing(|transaction| {
             let (graph, doomed) = mark(metadata, transaction, now, options)?;
             fault::point("gc.marked")?;
             sweep(transaction, &graph, &doomed)?;
@@ -279,3 +279,6 @@ fn sweep(transaction: &Transaction<'_>, graph: &Graph, doomed: &Doomed) -> Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

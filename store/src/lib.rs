@@ -5,6 +5,7 @@
 //! ```text
 //! ROOT/  (0700; /var/lib/tare-store)
 //!   lock                        flock(2)ed by the one daemon of this root
+//!   reserve                     a little room, for what must be written to free some on a full disk
 //!   metadata.db                 SQLite, WAL: names, labels, leases; what exists is what is written here
 //!   content/blobs/sha256/<hex>  a blob, complete and verified          (sha512/ likewise)
 //!   content/ingests/<n>/data    a blob that is still coming; outlives the daemon and is resumed
@@ -68,6 +69,8 @@ pub mod service;
 pub mod snapshots;
 pub mod store;
 pub mod sys;
+#[cfg(test)]
+mod testing;
 pub mod unpack;
 pub mod unpack_image;
 pub mod usage;

@@ -135,3 +135,34 @@ fn unit(node: &Node) -> Option<(Unit, u64)> {
         Thing::Snapshot { tree, usage, .. } => Some((Unit::Tree(*tree), usage.size)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind as Failure;
+    use crate::testing::{Parts, labels, request};
+
+    #[test]
+    fn each_thing_counts_once_and_what_is_shared_is_said() {
+        let (parts, ns) = (Parts::new(), Namespace::default());
+        let one = parts.image(&ns, "one", b"base layer", "chain").unwrap();
+        let two = parts.image(&ns, "other", b"base layer", "chain").unwrap();
+        parts.metadata.create_image(&ns, "one-more-name", &one, &labels(&[])).unwrap();
+        parts.snapshots.prepare(&request(&ns, "key", "chain", &labels(&[]))).unwrap();
+        parts.content.put(&ns, b"nobody's", &labels(&[]), None).unwrap();
+        parts.content.ingest(&ns, "coming", None, None).unwrap().write(b"12345").unwrap();
+        let all = usage(&parts.metadata, &parts.content, &parts.snapshots, &ns, None).unwrap();
+        let shared = 10 + 8192;
+        assert_eq!(all.blob_bytes, one.size + two.size + 10 + 8);
+        assert_eq!((all.blobs, all.snapshots, all.active_snapshots, all.ingest_bytes), (4, 2, 1, 5));
+        assert!(all.snapshot_bytes >= 8192);
+        assert_eq!(all.reclaimable_bytes, 4096, "the blob that is nobody's");
+        let named: Vec<_> = all.images.iter().map(|it| (it.name.as_str(), it.blob_bytes, it.shared_bytes)).collect();
+        let (first, second) = (one.size + 10, two.size + 10);
+        assert_eq!(named, [("one", first, shared), ("one-more-name", first, shared), ("other", second, shared)]);
+        let only = usage(&parts.metadata, &parts.content, &parts.snapshots, &ns, Some("other")).unwrap();
+        assert_eq!(only.images, all.images[2..]);
+        let missing = usage(&parts.metadata, &parts.content, &parts.snapshots, &ns, Some("x")).unwrap_err();
+        assert_eq!(missing.kind, Failure::NotFound);
+    }
+}

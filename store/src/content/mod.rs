@@ -152,7 +152,7 @@ impl Content {
     /// This namespace sees it no longer; the file goes if none does.
     pub fn delete(&self, ns: &Namespace, digest: &Digest) -> Result<()> {
         // Durable: after a power cut there must be no row whose file was unlinked.
-        self.inner.metadata.durable(|transaction| {
+        self.inner.metadata.freeing(|transaction| {
             let text = "DELETE FROM content WHERE ns = ?1 AND digest = ?2";
             let key = [ns.as_str(), &digest.to_string()];
             match transaction.execute(text, key).map_err(|it| failed("delete a blob", it))? {
@@ -306,3 +306,6 @@ fn from_row(row: &Row<'_>) -> Result<Info> {
         updated: time(updated),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,7 +105,7 @@ impl Metadata {
 
     /// Takes the name away; durable. With `only`, fails unless it stands for that.
     pub fn delete_image(&self, ns: &Namespace, name: &str, only: Option<&Digest>) -> Result<()> {
-        self.durable(|transaction| {
+        self.freeing(|transaction| {
             let image = get(transaction, ns, name)?.ok_or_else(|| missing(ns, name))?;
             if let Some(only) = only.filter(|it| **it != image.target.digest) {
                 let found = image.target.digest;

@@ -129,7 +129,7 @@ impl Metadata {
         if self.is_running(ns, id) {
             return Err(Error::precondition(format!("lease {id:?} is of a call that runs now, and ends with it")));
         }
-        self.durable(|transaction| match remove(transaction, ns, id)? {
+        self.freeing(|transaction| match remove(transaction, ns, id)? {
             true => Ok(()),
             false => Err(missing(ns, id)),
         })

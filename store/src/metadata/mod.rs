@@ -16,6 +16,7 @@ mod labels;
 pub(crate) mod leases;
 pub(crate) mod namespaces;
 mod publish;
+mod reserve;
 mod schema;
 
 use std::collections::HashSet;
@@ -33,6 +34,7 @@ pub use publish::{NewImage, Publication, Published};
 
 use crate::error::{Error, Kind, Result};
 use crate::fs::Root;
+use reserve::Reserve;
 
 /// The database; a clone is the same one.
 #[derive(Clone)]
@@ -44,6 +46,7 @@ struct Inner {
     connection: Mutex<Connection>,
     /// Leases of running calls: namespace and id. No clock ends these.
     running: Mutex<HashSet<(Namespace, String)>>,
+    reserve: Reserve,
     clock: fn() -> SystemTime,
 }
 
@@ -53,11 +56,12 @@ impl Metadata {
         Self::open_with(root.path(), SystemTime::now)
     }
 
-    fn open_with(root: &Path, clock: fn() -> SystemTime) -> Result<Self> {
+    pub(crate) fn open_with(root: &Path, clock: fn() -> SystemTime) -> Result<Self> {
         let path = root.join("metadata.db");
         let mut connection = schema::open(&path)?;
         schema::migrate(&mut connection, &path)?;
-        let inner = Inner { connection: Mutex::new(connection), running: Mutex::default(), clock };
+        let inner =
+            Inner { connection: Mutex::new(connection), running: Mutex::default(), reserve: Reserve::of(root), clock };
         let metadata = Self { inner: Arc::new(inner) };
         metadata.end_holds_of_earlier_daemons()?;
         Ok(metadata)
@@ -82,6 +86,18 @@ impl Metadata {
         let result = run(&mut connection, body);
         synchronous(&connection, "NORMAL")?;
         result
+    }
+
+    /// Frees something: a durable transaction that a full disk does not stop. Even to delete a row the log must grow; so a small file is kept
+    /// that can go for it, and comes back once there is room.
+    pub(crate) fn freeing<T>(&self, body: impl Fn(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        match self.durable(&body) {
+            Err(error) if error.kind == Kind::ResourceExhausted && self.inner.reserve.give_up() => self.durable(&body),
+            done => {
+                self.inner.reserve.take();
+                done
+            }
+        }
     }
 
     /// Makes every earlier transaction durable.
@@ -156,3 +172,6 @@ pub(crate) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T>
 pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::internal(format!("write a record as JSON: {error}")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,14 @@
 //! The tables, by version: a database is brought from any earlier one to this, and one that is newer is not touched.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use rusqlite::Connection;
 
 use super::failed;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// What leads from version N to N + 1. A step that was released is never changed.
 const STEPS: &[&str] = &[
@@ -37,6 +40,10 @@ const STEPS: &[&str] = &[
 /// Opens the file and says how it is used.
 pub(super) fn open(path: &Path) -> Result<Connection> {
     let shown = path.display();
+    // SQLite would make it by the umask; the log gets the same mode.
+    let mut options = OpenOptions::new();
+    let made = options.write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+    made.open(path).context(|| format!("open {shown}"))?;
     let connection = Connection::open(path).map_err(|it| failed(&format!("open {shown}"), it))?;
     // EXCLUSIVE before the first access: the log's index is then in memory, and a second daemon cannot get in even without our lock.
     let settings = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;

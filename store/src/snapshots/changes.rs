@@ -191,7 +191,7 @@ impl Snapshots {
         };
         // A layer's row must be gone for good before its tree is: one that was only prepared has nothing that a power cut could miss.
         let metadata = &self.inner.metadata;
-        let unnamed = if committed { metadata.durable(body)? } else { metadata.write(body)? };
+        let unnamed = if committed { metadata.freeing(body)? } else { metadata.write(body)? };
         fault::point("snapshots.remove.row")?;
         unnamed.map_or(Ok(()), |tree| self.inner.trees.remove(tree))
     }

@@ -27,6 +27,9 @@ use crate::fs::names;
 /// Directories within directories, at most: each takes a descriptor on both sides.
 const DEEPEST: usize = 1024;
 
+/// Of a list of attributes, and of the value of one: XATTR_LIST_MAX and XATTR_SIZE_MAX.
+const LONGEST: usize = 64 << 10;
+
 /// Copies all below `from`, and what the directory itself has, into the empty directory `to`.
 pub fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let stat = fstat(from).context(|| "look at the tree to copy".to_owned())?;
@@ -202,17 +205,15 @@ fn attributes(from: &Entry<'_>, to: &Entry<'_>, stat: &FileStat) -> io::Result<(
 
 fn xattrs(from: &Entry<'_>, to: &Entry<'_>) -> io::Result<()> {
     let (from, to) = (from.path(), to.path());
-    let mut list = Vec::new();
-    let length = match rustix::fs::llistxattr(&*from, &mut [0_u8; 0]) {
+    let mut list = vec![0; LONGEST];
+    let length = match rustix::fs::llistxattr(&*from, &mut list) {
         Ok(length) => length,
         Err(rustix::io::Errno::NOTSUP) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    list.resize(length, 0);
-    let length = rustix::fs::llistxattr(&*from, &mut list)?;
+    let mut value = vec![0; if length == 0 { 0 } else { LONGEST }];
     for name in list[..length].split(|byte| *byte == 0).filter(|it| !it.is_empty()) {
         let name = CString::new(name)?;
-        let mut value = vec![0; rustix::fs::lgetxattr(&*from, &name, &mut [0_u8; 0])?];
         let length = rustix::fs::lgetxattr(&*from, &name, &mut value)?;
         let set = rustix::fs::lsetxattr(&*to, &name, &value[..length], rustix::fs::XattrFlags::empty());
         match set {

@@ -309,3 +309,6 @@ impl Row {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use super::*;
+
+#[test]
+fn a_second_daemon_is_refused_by_the_number_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Root::open(dir.path()).unwrap();
+    let error = Root::open(dir.path()).err().unwrap();
+    assert_eq!(error.kind, Kind::FailedPrecondition);
+    assert!(error.message.contains(&format!("in use by process {}:", std::process::id())), "{error}");
+    let clone = first.clone();
+    drop(first);
+    Root::open(dir.path()).err().unwrap();
+    drop(clone);
+    Root::open(dir.path()).unwrap();
+}
+
+#[test]
+fn cve_2021_41103_nobody_else_can_enter_the_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("root");
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    let parts = crate::testing::Parts::at(&path).unwrap();
+    let ns = crate::metadata::Namespace::default();
+    parts.image(&ns, "a", b"layer", "chain").unwrap();
+    let none = crate::testing::labels(&[]);
+    parts.snapshots.prepare(&crate::testing::request(&ns, "key", "chain", &none)).unwrap();
+    for below in [
+        "",
+        "content",
+        "content/blobs",
+        "content/blobs/sha256",
+        "content/ingests",
+        "snapshots",
+        "snapshots/1",
+        "snapshots/2",
+    ] {
+        assert_eq!(path.join(below).metadata().unwrap().mode() & 0o7777, 0o700, "{below}");
+    }
+    for below in ["lock", "metadata.db"] {
+        assert_eq!(path.join(below).metadata().unwrap().mode() & 0o077, 0, "{below}");
+    }
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_refused() {
+    if !nix::unistd::geteuid().is_root() {
+        return crate::testing::skip("giving a directory away needs root");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(dir.path(), Some(12345), None).unwrap();
+    assert_eq!(Root::open(dir.path()).err().unwrap().kind, Kind::PermissionDenied);
+}
+
+#[test]
+fn a_tree_is_removed_whatever_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("stays"), "").unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    symlink(&outside, tree.join("link")).unwrap();
+    fs::write(tree.join(".deep-1"), "taken").unwrap();
+    // Deeper than a path can be long, and than descriptors may be open.
+    let mut deep = open_dir(&tree).unwrap();
+    for _ in 0..1500 {
+        let (mode, flags) = (nix::sys::stat::Mode::S_IRWXU, OFlag::O_DIRECTORY);
+        nix::sys::stat::mkdirat(&deep, "down", mode).unwrap();
+        deep = nix::fcntl::openat(&deep, "down", flags, nix::sys::stat::Mode::empty()).unwrap().into();
+    }
+    remove_tree(&tree).unwrap();
+    assert!(!tree.try_exists().unwrap());
+    assert!(outside.join("stays").try_exists().unwrap());
+    remove_tree(&tree).unwrap();
+    symlink(&outside, &tree).unwrap();
+    remove_tree(&tree).unwrap();
+    assert!(outside.join("stays").try_exists().unwrap());
+}
+
+#[test]
+fn usage_counts_what_has_several_names_once_and_follows_no_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let empty = usage(&tree).unwrap();
+    assert_eq!(empty.inodes, 1);
+    fs::write(tree.join("a"), vec![1; 100_000]).unwrap();
+    symlink("/usr", tree.join("link")).unwrap();
+    let one = usage(&tree).unwrap();
+    assert_eq!(one.inodes, 3);
+    assert!((100_000..120_000).contains(&(one.size - empty.size)), "{one:?}");
+    fs::hard_link(tree.join("a"), tree.join("b")).unwrap();
+    assert_eq!(usage(&tree).unwrap(), one);
+}

@@ -1,0 +1,37 @@
+//! A file that is only there to go: when the disk is full, what frees room needs a little first.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FallocateFlags, OFlag, fallocate};
+
+/// More than the log grows by when everything is collected that fits on a disk that was just filled.
+const BYTES: i64 = 1 << 20;
+
+pub(super) struct Reserve(PathBuf);
+
+impl Reserve {
+    /// Takes it now, if there is room.
+    pub(super) fn of(root: &Path) -> Self {
+        let reserve = Self(root.join("reserve"));
+        reserve.take();
+        reserve
+    }
+
+    /// Whether there was one; its room is free then.
+    pub(super) fn give_up(&self) -> bool {
+        fs::remove_file(&self.0).is_ok()
+    }
+
+    /// Takes it if it is not there. Without room there is none: everything works, but a full disk then is full.
+    pub(super) fn take(&self) {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+        if let Ok(file) = options.open(&self.0)
+            && fallocate(&file, FallocateFlags::empty(), 0, BYTES).is_err()
+        {
+            self.give_up();
+        }
+    }
+}
