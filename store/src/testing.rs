@@ -12,7 +12,7 @@ use crate::content::Content;
 use crate::content::digest::Digest;
 use crate::descriptor::Descriptor;
 use crate::error::Result;
-use crate::fs::{Root, Usage};
+use crate::fs::Root;
 use crate::metadata::{Labels, Lease, Metadata, Namespace, NewImage, Publication};
 use crate::snapshots::changes::Request;
 use crate::snapshots::{Driver, Extracted, Snapshots};
@@ -87,7 +87,7 @@ impl Parts {
     pub(crate) fn extracted(&self, ns: &Namespace, chain: &str, parent: Option<&str>) -> Extracted {
         let extraction = self.snapshots.extraction(ns, "", chain, parent).expect("an extraction");
         std::fs::write(extraction.path().join(chain.replace(['/', ':'], "-")), chain).expect("a file in a layer");
-        extraction.finish(Digest::of(chain.as_bytes()), Usage { size: 8192, inodes: 1 }, Labels::new())
+        extraction.finish(Digest::of(chain.as_bytes()), Labels::new())
     }
 
     /// An image: a manifest that refers to a layer's blob, and to a snapshot `chain`.

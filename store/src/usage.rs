@@ -152,10 +152,12 @@ mod tests {
         parts.content.put(&ns, b"nobody's", &labels(&[]), None).unwrap();
         parts.content.ingest(&ns, "coming", None, None).unwrap().write(b"12345").unwrap();
         let all = usage(&parts.metadata, &parts.content, &parts.snapshots, &ns, None).unwrap();
-        let shared = 10 + 8192;
+        let layer = parts.snapshots.usage(&ns, "", "chain").unwrap().size;
+        let shared = 10 + layer;
         assert_eq!(all.blob_bytes, one.size + two.size + 10 + 8);
         assert_eq!((all.blobs, all.snapshots, all.active_snapshots, all.ingest_bytes), (4, 2, 1, 5));
-        assert!(all.snapshot_bytes >= 8192);
+        assert!(layer > 0 && all.snapshot_bytes >= layer);
+        assert_eq!(all.images[0].snapshot_bytes, layer);
         assert_eq!(all.reclaimable_bytes, 4096, "the blob that is nobody's");
         let named: Vec<_> = all.images.iter().map(|it| (it.name.as_str(), it.blob_bytes, it.shared_bytes)).collect();
         let (first, second) = (one.size + 10, two.size + 10);

@@ -13,7 +13,6 @@ use crate::content::digest::Digest;
 use crate::descriptor::Descriptor;
 use crate::error::{Context as _, Error, Result};
 use crate::follow::{Begun, Follow};
-use crate::fs::Usage;
 use crate::metadata::Labels;
 use crate::progress::{Item, Phase};
 use crate::snapshots::{Driver, Extracted};
@@ -107,8 +106,7 @@ impl Job {
         }
         let root = extraction.root().try_clone_to_owned().context(|| format!("keep {}", self.name))?;
         self.root.send_replace(Some(Arc::new(root)));
-        let usage = Usage { size: extracted.bytes_on_disk, inodes: extracted.inodes };
-        Ok(Away::new(extraction.finish(extracted.diff_id, usage, Labels::new())))
+        Ok(Away::new(extraction.finish(extracted.diff_id, Labels::new())))
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Driver, Snapshots, copy};
 use crate::content::digest::Digest;
 use crate::error::{Error, Result};
 use crate::fault;
-use crate::fs::{Usage, open_dir, sync_file_system};
+use crate::fs::{Usage, open_dir, sync_file_system, usage};
 use crate::metadata::{Labels, Namespace};
 
 /// A tree to extract into. Dropped, it is removed.
@@ -26,7 +26,6 @@ pub struct Extraction {
 pub struct Extracted {
     extraction: Extraction,
     diff_id: Digest,
-    usage: Usage,
     labels: Labels,
 }
 
@@ -59,14 +58,18 @@ impl Snapshots {
         Ok(Extraction { tree, root, ns: ns.clone(), driver, chain_id, parent })
     }
 
-    /// Makes layers durable, all of them by one syncfs(2): before any row names them.
+    /// Makes layers durable, all of them by one syncfs(2): before any row names them. Meanwhile it measures them.
     pub fn sync(&self, layers: Vec<Extracted>) -> Result<Vec<Layer>> {
-        if let Some(first) = layers.first() {
+        let Some(first) = layers.first() else { return Ok(Vec::new()) };
+        let usages = std::thread::scope(|scope| {
             // Opened before anything was written there, so that a write that failed later is told.
-            sync_file_system(&first.extraction.root, self.inner.trees.dir())?;
-            fault::point("extraction.synced")?;
-        }
-        Ok(layers.into_iter().map(Extracted::into_layer).collect())
+            let sync = scope.spawn(|| sync_file_system(&first.extraction.root, self.inner.trees.dir()));
+            let usages = layers.iter().map(|it| usage(&it.extraction.path())).collect::<Result<Vec<_>>>();
+            sync.join().unwrap_or_else(|_| Err(Error::internal("the thread that synced layers has panicked")))?;
+            usages
+        })?;
+        fault::point("extraction.synced")?;
+        Ok(layers.into_iter().zip(usages).map(|(layer, usage)| layer.into_layer(usage)).collect())
     }
 }
 
@@ -111,8 +114,8 @@ impl Extraction {
 
     /// It is whole, and its bytes are those of `diff_id`.
     #[must_use]
-    pub fn finish(self, diff_id: Digest, usage: Usage, labels: Labels) -> Extracted {
-        Extracted { extraction: self, diff_id, usage, labels }
+    pub fn finish(self, diff_id: Digest, labels: Labels) -> Extracted {
+        Extracted { extraction: self, diff_id, labels }
     }
 }
 
@@ -122,7 +125,7 @@ impl Extracted {
         self.extraction.root.as_fd()
     }
 
-    fn into_layer(self) -> Layer {
+    fn into_layer(self, usage: Usage) -> Layer {
         let Extraction { tree, driver, chain_id, parent, .. } = self.extraction;
         Layer {
             snapshotter: driver.name(),
@@ -130,7 +133,7 @@ impl Extracted {
             parent,
             tree: tree.number,
             diff_id: self.diff_id,
-            usage: self.usage,
+            usage,
             labels: self.labels,
             guard: tree,
         }
