@@ -45,6 +45,7 @@
 pub mod check;
 pub mod cli;
 pub mod collector;
+pub mod commit;
 pub mod config;
 pub mod content;
 pub mod descriptor;
