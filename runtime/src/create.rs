@@ -1,6 +1,6 @@
 //! `create`: everything up to a container whose init waits to execute its program. `run` and `restore` share it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,6 @@ use crate::cli::{CreateArgs, Global};
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::namespaces::Joined;
 use crate::init::{self, Given};
-use crate::message::Reply;
 use crate::notify::{self, Forwarder};
 use crate::parent::limits;
 use crate::parent::serve::{self, Desk, Served};
@@ -22,7 +21,7 @@ use crate::plan::mounts::RootChange;
 use crate::plan::namespaces::{KINDS, Namespaces, Source};
 use crate::plan::process::{self, Call, Keyring};
 use crate::plan::{Options, Plan};
-use crate::state::{self, ContainerDir, State, write_atomically};
+use crate::state::{self, ContainerDir, Replaced, Staged, State, write_atomically};
 use crate::{delete, lsm, selfexe, terminal};
 
 /// When init is to execute the program.
@@ -152,51 +151,24 @@ impl Half {
         let mut desk = Desk {
             plan: &self.plan,
             dir,
+            config: bundle.config(),
             state: &mut self.state,
             cgroup: &mut self.cgroup,
             hooks_began: false,
             console_socket,
             own,
         };
-        if !desk.plan.namespaces.need_intermediate() {
-            serve::note(spawned.pid(), &mut desk)?;
-        }
-        // Only who enters or restores the container wants these, so they are written while init is at work.
-        dir.keep("config.json", bundle.config())?;
-        if let Some(seccomp) = &desk.plan.seccomp {
-            dir.keep("seccomp", &seccomp.to_bytes())?;
-        }
-        let served = serve::until_ready(spawned, &mut desk, &mut self.served);
+        let tell = |spawned: &Spawned, desk: &mut Desk<'_>, staged| announce(spawned, desk, staged, args);
+        let served = serve::until_ready(spawned, &mut desk, &mut self.served, tell);
         self.hooks_began = desk.hooks_began;
-        served?;
-        self.announce(dir, args)
-    }
-
-    /// Tells everybody who waits for it that the container is there, before its program can run.
-    fn announce(&mut self, dir: &ContainerDir, args: &CreateArgs) -> Result<()> {
-        let spawned = self.spawned.as_ref().ok_or_else(no_init)?;
-        if let Some(plan) = &self.plan.rdt {
-            let class = self.state.rdt.insert(rdt::planned(plan)?).clone();
-            dir.save(&self.state)?;
-            rdt::apply(&class, plan, spawned.pid())?;
+        if served.is_err()
+            && self.served.announced
+            && let Some(path) = &args.pid_file
+        {
+            // It names a process that there is no longer.
+            let _ = fs::remove_file(path);
         }
-        if let Some(socket) = &args.pidfd_socket {
-            terminal::send_pidfd(socket, spawned.pidfd())?;
-        }
-        let staged = match self.served.complete.take() {
-            Some(staged) => staged,
-            None => {
-                self.state.complete = true;
-                dir.stage(&self.state)?
-            }
-        };
-        let replaced = staged.publish()?;
-        if let Some(path) = &args.pid_file {
-            write_atomically(path, spawned.pid().to_string().as_bytes(), 0o644)?;
-        }
-        spawned.reply(&Reply::Done, &[])?;
-        replaced.remove();
-        Ok(())
+        served
     }
 
     fn finish(self, dir: ContainerDir) -> Result<Created> {
@@ -222,6 +194,31 @@ impl Half {
             delete::poststop(&self.state);
         }
     }
+}
+
+/// Tells everybody who waits for it that the container is there, before its program can run. Returns the state that the
+/// complete one took the place of.
+fn announce(spawned: &Spawned, desk: &mut Desk<'_>, staged: Option<Staged>, args: &CreateArgs) -> Result<Replaced> {
+    if let Some(plan) = &desk.plan.rdt {
+        let class = desk.state.rdt.insert(rdt::planned(plan)?).clone();
+        desk.dir.save(desk.state)?;
+        rdt::apply(&class, plan, spawned.pid())?;
+    }
+    if let Some(socket) = &args.pidfd_socket {
+        terminal::send_pidfd(socket, spawned.pidfd())?;
+    }
+    let staged = match staged {
+        Some(staged) => staged,
+        None => {
+            desk.state.complete = true;
+            desk.dir.stage(desk.state)?
+        }
+    };
+    let replaced = staged.publish()?;
+    if let Some(path) = &args.pid_file {
+        write_atomically(path, spawned.pid().to_string().as_bytes(), 0o644)?;
+    }
+    Ok(replaced)
 }
 
 fn no_init() -> Error {

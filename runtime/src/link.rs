@@ -1,7 +1,7 @@
 //! The child's end of the channel: asks the parent, and notes the step it is at where the parent can read it even after
 //! the child was killed.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -18,6 +18,18 @@ pub struct Link {
     line: SharedLine,
     /// The parent knows how init was going, so a failure that it has been told of is not told again.
     told: Cell<bool>,
+    ahead: RefCell<Ahead>,
+}
+
+/// How an answer is read: see [`crate::channel`].
+type How = fn(&Channel) -> Result<Incoming<Reply>>;
+
+/// What has been asked before its answer is needed. Answers come in the order of the questions.
+#[derive(Debug)]
+enum Ahead {
+    Nothing,
+    Asked(How),
+    Answered(Reply, Vec<OwnedFd>),
 }
 
 impl AsFd for Link {
@@ -29,7 +41,7 @@ impl AsFd for Link {
 impl Link {
     /// The child's side, of what [`crate::parent::wire`] made.
     pub fn new(channel: Channel, line: SharedLine) -> Self {
-        Self { channel, line, told: Cell::new(false) }
+        Self { channel, line, told: Cell::new(false), ahead: Ahead::Nothing.into() }
     }
 
     /// Notes what is about to be done, for the parent's sentence if this process dies of it.
@@ -40,11 +52,9 @@ impl Link {
     /// Asks the parent and waits for its answer. A parent that is gone, or that refuses, ends this process: the parent
     /// knows the reason, and nobody else could be told it.
     pub fn ask(&self, request: &Request, fds: &[&OwnedFd]) -> Result<(Reply, Vec<OwnedFd>)> {
+        self.settle()?;
         self.channel.send(request, fds)?;
-        match self.channel.receive()? {
-            Incoming::Message(reply, fds) => Ok((reply, fds)),
-            Incoming::End => exit_now(1),
-        }
+        self.next(Channel::receive)
     }
 
     /// Tells the parent something that it has nothing to answer to.
@@ -54,9 +64,43 @@ impl Link {
 
     /// Asks for something that has nothing to say but that it was done.
     pub fn ask_done(&self, request: &Request) -> Result<()> {
+        self.settle()?;
         self.channel.send(request, &[])?;
-        match self.channel.read::<Reply>()? {
-            Incoming::Message(..) => Ok(()),
+        self.next(Channel::read).map(drop)
+    }
+
+    /// Asks for what the parent can do while this process goes on. [`Link::answer`] takes the answer: neither side waits for
+    /// the other, nor has to be woken up.
+    pub fn ask_ahead(&self, request: &Request) -> Result<()> {
+        self.settle()?;
+        self.channel.send(request, &[])?;
+        self.ahead.replace(Ahead::Asked(if *request == Request::Built { Channel::read } else { Channel::receive }));
+        Ok(())
+    }
+
+    /// The answer to what was asked ahead.
+    pub fn answer(&self) -> Result<(Reply, Vec<OwnedFd>)> {
+        self.settle()?;
+        match self.ahead.replace(Ahead::Nothing) {
+            Ahead::Answered(reply, fds) => Ok((reply, fds)),
+            _ => Err(Error::new(Kind::System, "an answer was expected that nobody had asked for")),
+        }
+    }
+
+    /// Lets the answer to what was asked ahead come first.
+    fn settle(&self) -> Result<()> {
+        let asked = match *self.ahead.borrow() {
+            Ahead::Asked(how) => how,
+            _ => return Ok(()),
+        };
+        let (reply, fds) = self.next(asked)?;
+        self.ahead.replace(Ahead::Answered(reply, fds));
+        Ok(())
+    }
+
+    fn next(&self, how: How) -> Result<(Reply, Vec<OwnedFd>)> {
+        match how(&self.channel)? {
+            Incoming::Message(reply, fds) => Ok((reply, fds)),
             Incoming::End => exit_now(1),
         }
     }

@@ -6,21 +6,24 @@
 //!   TimeOffsets ────────────────────────────────────────►  writes timens_offsets                 ► Done
 //!   InitStarted{pid} + pidfd ───────────────────────────►  watches that one from now on          ► Done
 //!                               IdMaps ─────────────────►  (without an intermediate)             ► Done
+//!                               Cgroup ─────────────────►  makes the cgroups, hands over fds     ► Cgroup + fds
 //!                               Network ────────────────►  moves the net devices in              ► Done
 //!                               Sources, several times ─►  opens them, hands them over           ► Sources + fds
-//!                               Cgroup (among those) ───►  makes the cgroups, hands over fds     ► Cgroup + fds
 //!                               RuntimeHooks ───────────►  prestart, createRuntime               ► Done
 //!                               Console + pty ──────────►  passes it on, or keeps it             ► Done
+//!                               Built ──────────────────►  puts the state in place, tells of it  ► Done
 //!                               Listener{fd} ───────────►  sends it to the seccomp agent         ► Done
-//!                               Ready ──────────────────►  saves the state                       ► Done
+//!                               Ready ──────────────────►  create is done                        (no reply)
 //!                               (end of file by execve, or by waiting on exec.fifo)
 //!   Warning, Failed at any time ────────────────────────►  logs; fails with it                    (no reply)
 //! ```
 //!
 //! Steps that a container does not need are left out; what comes out of this order is refused by the parent.
 //!
-//! The process of an exec goes through the same order. Its InitStarted has no answer, and its Ready has one only if somebody is
-//! to be told of the process before its program runs: what it was cloned with says so.
+//! Cgroup and Built are asked ahead ([`crate::link::Link::ask_ahead`]): init goes on, and takes the answer when it needs it.
+//!
+//! The process of an exec goes through the same order, without Built. Its InitStarted has no answer, and its Ready has one only
+//! if somebody is to be told of the process before its program runs: what it was cloned with says so.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,21 +42,24 @@ pub enum Request {
         /// The pid as the parent sees it.
         pid: i32,
     },
+    /// Hand over what is needed to join the container's cgroups.
+    Cgroup,
     /// The network namespace is there: move the net devices into it.
     Network,
-    /// Hand over the sources of bind mounts. May come several times, before and after `Cgroup`.
+    /// Hand over the sources of bind mounts. May come several times.
     Sources {
         /// The first one, as an index into the mounts.
         first: usize,
         /// How many in a row.
         count: usize,
     },
-    /// Hand over what is needed to join the container's cgroups.
-    Cgroup,
     /// The mounts are made: run the prestart and createRuntime hooks.
     RuntimeHooks,
     /// The pty of the container; its fd is with this.
     Console,
+    /// The container is all there; only the process has yet to become the user and find its program. The program does not run
+    /// before this is answered, so that whoever is told of the container is told first.
+    Built,
     /// The seccomp listener. A filter is in force already, so it is not sent, which would take sendmsg(2): the parent is to
     /// fetch it (pidfd_getfd(2)), for which this takes write(2) alone.
     Listener {
@@ -94,15 +100,16 @@ impl Order {
             Request::IdMaps => 1,
             Request::TimeOffsets => 2,
             Request::InitStarted { .. } => 3,
-            Request::Network => 4,
-            // The steps of the mounts: the cgroups once, the sources as often as they come.
+            Request::Cgroup => 4,
+            Request::Network => 5,
+            // As often as they come.
             Request::Sources { .. } if self.0 <= 5 => return Ok(()),
             Request::Sources { .. } => 0,
-            Request::Cgroup => 5,
             Request::RuntimeHooks => 6,
             Request::Console => 7,
-            Request::Listener { .. } => 8,
-            Request::Ready => 9,
+            Request::Built => 8,
+            Request::Listener { .. } => 9,
+            Request::Ready => 10,
             Request::Warning(_) | Request::Failed(_) => return Ok(()),
         };
         if rank <= self.0 {
@@ -123,10 +130,11 @@ mod tests {
             Request::IdMaps,
             Request::TimeOffsets,
             Request::InitStarted { pid: 7 },
-            Request::Network,
             Request::Cgroup,
+            Request::Network,
             Request::RuntimeHooks,
             Request::Console,
+            Request::Built,
             Request::Listener { fd: 9 },
             Request::Ready,
         ]
@@ -147,7 +155,7 @@ mod tests {
     fn sources_may_come_again_until_the_mounts_are_made() {
         let sources = Request::Sources { first: 0, count: 1 };
         let mut order = Order::default();
-        for request in [&Request::Network, &sources, &sources, &Request::Cgroup, &sources, &Request::RuntimeHooks] {
+        for request in [&Request::Cgroup, &sources, &Request::Network, &sources, &sources, &Request::RuntimeHooks] {
             order.admit(request).unwrap();
         }
         assert!(order.admit(&sources).is_err());

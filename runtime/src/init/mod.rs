@@ -79,13 +79,16 @@ fn stages(given: Given<'_>, link: &Link) -> Result<Infallible> {
     let console = open_console(plan, link)?;
     finish_root(plan, &root, link)?;
     drop(root);
+    // The parent tells of the container while this process turns into the container's own, which is not for long.
+    link.ask_ahead(&Request::Built)?;
     // CVE-2024-21626: from here on the image's files decide what happens, so nothing of the host is open any more.
     exec::seal(&plan.process, console.as_ref(), [Some(link.as_fd()), fifo.as_ref().map(AsFd::as_fd)])?;
     link.step("set up the process");
     let prepared = exec::prepare(&plan.process, console)?;
     let ready = credentials::apply(prepared, Role::Init, plan.seccomp.as_ref(), link)?;
     link.step("get ready");
-    link.ask_done(&Request::Ready)?;
+    link.answer()?;
+    link.tell(&Request::Ready, &[])?;
     let Some(fifo) = fifo else { return execute(plan, state, ready) };
     let mut fifo = File::from(fifo);
     start::wait_in_init(&mut fifo)?;
@@ -110,6 +113,9 @@ fn enter_namespaces(plan: &Plan, joined: &[Joined], link: &Link) -> Result<()> {
             namespaces::become_root()?;
         }
     }
+    // The parent waits for this: to be woken up puts it on another processor, where a new process would wait for this one. It
+    // makes the cgroups while this process makes namespaces and mounts.
+    link.ask_ahead(&Request::Cgroup)?;
     // A session of its own: no signal from the caller's terminal reaches the container.
     nix::unistd::setsid().on("start", "a new session")?;
     link.step("make the namespaces");
@@ -124,10 +130,10 @@ fn enter_namespaces(plan: &Plan, joined: &[Joined], link: &Link) -> Result<()> {
     Ok(())
 }
 
-/// Joins the cgroups, and makes the cgroup namespace, whose root they become. Returns their directories as trees.
+/// Joins the cgroups that were asked for, and makes the cgroup namespace, whose root they become. Returns their directories as trees.
 fn join_cgroups(plan: &Plan, link: &Link) -> Result<Vec<OwnedFd>> {
     link.step("join the cgroups");
-    let (reply, mut fds) = link.ask(&Request::Cgroup, &[])?;
+    let (reply, mut fds) = link.answer()?;
     let Reply::Cgroup { join } = reply else {
         return Err(Error::new(Kind::System, "the parent did not answer how to join the cgroups"));
     };
@@ -145,7 +151,7 @@ fn build_root(plan: &Plan, mut sources: Sources, state: &State, link: &Link) -> 
     sources.complete(plan.wanted())?;
     link.step("attach the root");
     let mut root = rootfs::attach(&plan.rootfs, &mut sources)?;
-    // The parent makes the cgroups meanwhile. Only a cgroup mount, which shows them, must wait for that.
+    // Only a cgroup mount, which shows them, must wait for the cgroups.
     let mut joined = false;
     let mut join = || match std::mem::replace(&mut joined, true) {
         false => join_cgroups(plan, link),

@@ -11,7 +11,7 @@ use crate::parent::{Next, Silence, Spawned, died, idmap, limits, mount_source, n
 use crate::plan::Plan;
 use crate::plan::hooks::Stage;
 use crate::plan::seccomp::Seccomp;
-use crate::state::{ContainerDir, Init, Staged, State, Status};
+use crate::state::{ContainerDir, Init, Replaced, Staged, State, Status};
 use crate::sys::process::pidfd_getfd;
 use crate::{hooks, selfexe, terminal};
 
@@ -22,6 +22,8 @@ pub struct Desk<'a> {
     pub plan: &'a Plan,
     /// The container's directory.
     pub dir: &'a ContainerDir,
+    /// The configuration, as it was read.
+    pub config: &'a [u8],
     /// Its state, saved whenever it changes.
     pub state: &'a mut State,
     /// Its cgroups, from the moment they exist.
@@ -34,6 +36,17 @@ pub struct Desk<'a> {
     pub own: &'a selfexe::Mount,
 }
 
+impl Desk<'_> {
+    /// Writes what only who enters or restores the container wants.
+    fn keep(&self) -> Result<()> {
+        self.dir.keep("config.json", self.config)?;
+        match &self.plan.seccomp {
+            Some(seccomp) => self.dir.keep("seccomp", &seccomp.to_bytes()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What serving left.
 #[derive(Debug, Default)]
 pub struct Served {
@@ -43,38 +56,36 @@ pub struct Served {
     pub moved: Option<Moved>,
     /// The state of the complete container, to be put in place when it is that.
     pub complete: Option<Staged>,
+    /// Whether others have been told of the container.
+    pub announced: bool,
 }
 
-/// Serves `spawned` until it is ready to execute the program.
-///
-/// Its `Ready` is not answered: the caller does what is left to do, and then lets it go on.
-pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Served) -> Result<()> {
+/// Serves `spawned` until it is ready to execute the program. `announce` tells of the container, once it is all there.
+pub fn until_ready(
+    spawned: &mut Spawned,
+    desk: &mut Desk<'_>,
+    served: &mut Served,
+    announce: impl Fn(&Spawned, &mut Desk<'_>, Option<Staged>) -> Result<Replaced>,
+) -> Result<()> {
     let mut binds = mount_source::Binds::new(&desk.plan.rootfs);
-    let mut entry = None;
-    // What takes longest on this side, the cgroups, is done while init makes its namespaces and mounts: from when on it has
-    // no question for a while, and not only when it asks for them.
     let namespaces = &desk.plan.namespaces;
-    let mut is_busy = !namespaces.need_intermediate() && !namespaces.user.is_new();
+    let mut is_noted = namespaces.need_intermediate();
     loop {
-        if std::mem::take(&mut is_busy) {
-            entry = Some(prepare_entry(desk)?);
-        }
         let (request, fds) = match spawned.next_request()? {
             Next::Request(request, fds) => (request, fds),
             Next::Silence(silence) => return Err(explain(silence, desk.cgroup.as_ref())),
         };
+        if !std::mem::replace(&mut is_noted, true) {
+            note(spawned.pid(), desk)?;
+        }
         match request {
-            Request::IdMaps => {
-                idmap::write(spawned.pid(), namespaces)?;
-                is_busy = !namespaces.need_intermediate();
-            }
+            Request::IdMaps => idmap::write(spawned.pid(), namespaces)?,
             Request::TimeOffsets => idmap::write_time_offsets(spawned.pid(), &namespaces.time_offsets)?,
             Request::InitStarted { pid } => {
                 let intermediate = spawned.replace(pid, one(fds, &request)?);
                 spawned.reply(&Reply::Done, &[])?;
                 spawned.see_off(&intermediate)?;
                 note(pid, desk)?;
-                is_busy = true;
                 continue;
             }
             Request::Network => {
@@ -92,14 +103,14 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Serv
                 continue;
             }
             Request::Cgroup => {
-                let Entry { join, trees } = match entry.take() {
-                    Some(entry) => entry,
-                    None => prepare_entry(desk)?,
-                };
+                // What takes longest on this side; init makes its namespaces and mounts meanwhile.
+                let join = join_fds(desk)?;
+                let trees = mount_source::open_cgroups(&desk.plan.cgroup_view, &desk.plan.mounts)?;
                 let fds: Vec<&OwnedFd> = join.iter().chain(&trees).collect();
                 spawned.reply(&Reply::Cgroup { join: join.len() }, &fds)?;
                 // init now has work for a while. What it would otherwise wait for at its end is done here.
                 desk.own.close();
+                desk.keep()?;
                 if desk.plan.rdt.is_none() {
                     desk.state.complete = true;
                     served.complete = Some(desk.dir.stage(desk.state)?);
@@ -125,6 +136,13 @@ pub fn until_ready(spawned: &mut Spawned, desk: &mut Desk<'_>, served: &mut Serv
                         served.console = Some(master);
                     }
                 }
+            }
+            Request::Built => {
+                served.announced = true;
+                let replaced = announce(spawned, desk, served.complete.take())?;
+                spawned.reply(&Reply::Done, &[])?;
+                replaced.remove();
+                continue;
             }
             Request::Listener { fd } => {
                 let listener = fetch_listener(spawned, fd)?;
@@ -159,19 +177,7 @@ pub fn hand_listener(listener: OwnedFd, seccomp: Option<&Seccomp>, pid: i32, sta
     seccomp_agent::send(listener, notify, state, pid)
 }
 
-/// What init needs to join the cgroups and to show them.
-struct Entry {
-    join: Vec<OwnedFd>,
-    trees: Vec<OwnedFd>,
-}
-
-/// Makes the cgroups, unless they are there already.
-fn prepare_entry(desk: &mut Desk<'_>) -> Result<Entry> {
-    let join = join_fds(desk)?;
-    let trees = mount_source::open_cgroups(&desk.plan.cgroup_view, &desk.plan.mounts)?;
-    Ok(Entry { join, trees })
-}
-
+/// Makes the cgroups, unless they are there already. What init needs to join them.
 fn join_fds(desk: &mut Desk<'_>) -> Result<Vec<OwnedFd>> {
     match desk.cgroup {
         // It has been cloned into it.
