@@ -93,9 +93,7 @@ impl Channel {
     /// Waits for one message.
     pub fn receive<T: DeserializeOwned>(&self) -> Result<Incoming<T>> {
         match self.packet() {
-            // The other end died with unread packets: the same as its end.
             Ok((bytes, _)) if bytes.is_empty() => Ok(Incoming::End),
-            Err(Errno::ECONNRESET) => Ok(Incoming::End),
             Ok((bytes, fds)) => Ok(Incoming::Message(decode(&bytes)?, fds)),
             Err(errno) => Err(errno).on("read from", "the channel between init and its parent"),
         }
@@ -104,9 +102,9 @@ impl Channel {
     fn packet(&self) -> Result<(Vec<u8>, Vec<OwnedFd>), Errno> {
         // Its length first: memory for the longest would be asked of the kernel, and given back, each time.
         let (socket, peek) = (self.0.as_raw_fd(), MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC);
-        let length = again(|| recv(socket, &mut [], peek))?;
+        let length = last_words(|| recv(socket, &mut [], peek))?;
         let mut bytes = vec![0; length.min(MAX_MESSAGE)];
-        let (length, fds) = receive(self.0.as_fd(), &mut bytes)?;
+        let (length, fds) = last_words(|| receive(self.0.as_fd(), &mut bytes))?;
         bytes.truncate(length);
         Ok((bytes, fds))
     }
@@ -117,6 +115,17 @@ fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {
             Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
+}
+
+/// The same for reading from an end that may be closed before it has read all that was sent to it. The kernel tells that
+/// once, before it gives out what came from there, which is all that is wanted.
+fn last_words<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match again(&mut call) {
+            Err(Errno::ECONNRESET) => {}
             done => return done,
         }
     }
@@ -139,4 +148,21 @@ fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>> {
 pub fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<T> {
     serde_json::from_slice(packet)
         .map_err(|error| Error::caused(Kind::System, "read a message between init and its parent", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_heard_whatever_the_other_end_left_unread() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        ours.send(&1, &[]).unwrap();
+        theirs.send(&2, &[]).unwrap();
+        theirs.send(&3, &[]).unwrap();
+        drop(theirs);
+        assert!(matches!(ours.receive::<i32>().unwrap(), Incoming::Message(2, _)));
+        assert!(matches!(ours.receive::<i32>().unwrap(), Incoming::Message(3, _)));
+        assert!(matches!(ours.receive::<i32>().unwrap(), Incoming::End));
+    }
 }

@@ -107,7 +107,6 @@ fn legacy(
     let usual = ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC;
     let directory = filesystem::detached(&new(c"tmpfs", c"tmpfs"), ["mode=755"].into_iter(), usual).map_err(&call)?;
     attach(&directory, target).map_err(&call)?;
-    // The parent makes these only now, so that they stand behind the tmpfs in the mount table (Linux 6.8 and later).
     let mut trees = join()?.into_iter();
     for hierarchy in &view.hierarchies {
         let name = CString::new(hierarchy.name.as_str()).map_err(|_| call(Errno::EINVAL))?;

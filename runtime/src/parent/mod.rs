@@ -127,9 +127,12 @@ impl Spawned {
         }
     }
 
-    /// Answers a request.
+    /// Answers a request. Who has asked ahead may be gone by then: what comes next from it says why.
     pub fn reply(&self, reply: &Reply, fds: &[&OwnedFd]) -> Result<()> {
-        self.channel.send(reply, fds)
+        match self.channel.send(reply, fds) {
+            Err(error) if error.errno() == Some(Errno::EPIPE) => Ok(()),
+            sent => sent,
+        }
     }
 
     /// Takes note of the process that the intermediate made, and returns the intermediate.
