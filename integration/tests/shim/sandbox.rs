@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use integration::shim_client::{Shim, Streams, block_on, refusal, soon};
+use integration::shim_client::{Shim, Streams, block_on, refusal, soon, wait_gone};
 use serde_json::json;
 use tare_proto::any::{Packed, pack, unpack};
 use tare_proto::cri::{
@@ -164,6 +164,21 @@ fn a_pod_s_containers_share_what_its_holder_holds() {
 }
 
 #[test]
+fn a_pod_s_holder_dies_with_its_shim() {
+    block_on(async {
+        let pod = Pod::new(Plan::idle()).await;
+        pod.create(with_root(config(NamespaceMode::CONTAINER, "", &[]), 100_000)).await.unwrap();
+        let holder = pod.start().await;
+        // Who may look into a process owns its files: of this one only the host does, since its root is the host's.
+        let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{holder}/fd")).unwrap());
+        assert_eq!(owner, 0);
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pod.held.pid as i32), nix::sys::signal::SIGKILL).unwrap();
+        wait_gone(pod.held.pid);
+        wait_gone(holder);
+    });
+}
+
+#[test]
 fn a_pod_may_have_one_pid_namespace() {
     block_on(async {
         let pod = Pod::new(Plan::idle()).await;
@@ -247,22 +262,16 @@ fn what_is_wrong_with_a_pod_is_said() {
             let error = pod.create(config(NamespaceMode::CONTAINER, "", &[(name, "1")])).await.unwrap_err();
             assert_eq!(refusal(&error), Some(Code::INVALID_ARGUMENT), "{name}: {error}");
         }
+        let mut shared = with_root(config(NamespaceMode::CONTAINER, "", &[]), 100_000);
+        let options = |config: &mut PodSandboxConfig, change: fn(&mut UserNamespace)| {
+            let context = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+            change(context.namespace_options.as_mut().unwrap().userns_options.as_mut().unwrap());
+        };
+        options(&mut shared, |it| it.mode = NamespaceMode::CONTAINER.into());
+        let error = pod.create(shared).await.unwrap_err();
+        assert_eq!(refusal(&error), Some(Code::INVALID_ARGUMENT), "{error}");
         let mut empty = with_root(config(NamespaceMode::CONTAINER, "", &[]), 100_000);
-        empty
-            .linux
-            .as_mut()
-            .unwrap()
-            .security_context
-            .as_mut()
-            .unwrap()
-            .namespace_options
-            .as_mut()
-            .unwrap()
-            .userns_options
-            .as_mut()
-            .unwrap()
-            .gids
-            .clear();
+        options(&mut empty, |it| it.gids.clear());
         let error = pod.create(empty).await.unwrap_err();
         assert_eq!(refusal(&error), Some(Code::INVALID_ARGUMENT), "{error}");
         assert!(error.to_string().contains("maps no group"), "{error}");

@@ -244,6 +244,29 @@ fn a_shared_pid_namespace_is_emptied_at_the_first_process_s_end() {
     });
 }
 
+/// The kernel sees to the order where a pid namespace ends with its first process. Here it does not.
+#[test]
+fn in_a_shared_pid_namespace_too_the_first_process_s_exit_is_told_last() {
+    block_on(async {
+        let plan = Plan::idle().edit(|config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|it| it["type"] != "pid");
+        });
+        let mut held = plan.hold().await;
+        held.run().await;
+        for number in 0..8 {
+            held.exec(&format!("e{number}"), &["/bin/sleep", "1000"], &Streams::default()).await;
+        }
+        held.shim.kill(&held.id, "", libc::SIGKILL).await.unwrap();
+        assert_eq!(held.shim.wait(&held.id, "").await.unwrap().exit_status, 137);
+        let told = held.told("exit ID 137").await;
+        let exits = told.iter().filter(|it| it.starts_with("exit ID e")).count();
+        assert_eq!(exits, 8, "{told:?}");
+        held.shim.delete(&held.id, "").await.unwrap();
+        held.end().await;
+    });
+}
+
 #[test]
 fn a_shim_holds_several_containers() {
     block_on(async {
