@@ -57,6 +57,7 @@ pub mod recorded_disk;
 mod runtime;
 pub mod shim_client;
 mod skip;
+pub mod store;
 pub mod sys;
 pub mod wait;
 pub mod world;

@@ -61,6 +61,19 @@ fn reap_strays() {
     }
 }
 
+/// Waits for the end of a child of ours; one that has none by the deadline is killed, and the test fails.
+pub fn child(child: &mut std::process::Child) -> std::process::ExitStatus {
+    let pid = i32::try_from(child.id()).expect("a process number");
+    // One that has ended already is reaped below.
+    let ended = crate::sys::pidfd_open(pid).map(|it| readable(it.as_fd(), deadline()));
+    if matches!(ended, Ok(false)) {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("process {pid} did not end in time");
+    }
+    child.wait().expect("wait for a child")
+}
+
 /// Waits until the file exists and its content satisfies `enough`; returns the content. Panics at the deadline.
 /// The file's directory must exist already.
 pub fn file(path: &Path, enough: impl Fn(&str) -> bool) -> String {

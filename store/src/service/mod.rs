@@ -61,3 +61,6 @@ fn services(session: Session) -> HashMap<String, Service> {
     all.extend(store_ttrpc::create_store(session));
     all
 }
+
+#[cfg(test)]
+mod tests;

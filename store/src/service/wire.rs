@@ -126,8 +126,6 @@ mod tests {
         assert_eq!(time(&MessageField::none()), None);
         let mut wrong = Timestamp::new();
         wrong.nanos = -1;
-        assert_eq!(time(&MessageField::some(wrong.clone())), None);
-        (wrong.seconds, wrong.nanos) = (i64::MIN, 0);
         assert_eq!(time(&MessageField::some(wrong)), None);
     }
 
