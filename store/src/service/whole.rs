@@ -12,7 +12,8 @@ use crate::descriptor::Platform;
 use crate::documents::{self, Wanted};
 use crate::error::Error;
 use crate::registry::{self, Access, Reference, platform};
-use crate::{gc, images, progress, pull, push, unpack_image};
+use crate::unpack::compress::Compression;
+use crate::{commit, gc, images, progress, pull, push, unpack_image};
 
 #[async_trait]
 impl store_ttrpc::Store for Session {
@@ -92,6 +93,41 @@ impl store_ttrpc::Store for Session {
     ) -> ttrpc::Result<()> {
         let call = self.call(context)?;
         self.stream(context, archive::export(&call, request, stream)).await
+    }
+
+    async fn commit(
+        &self,
+        context: &TtrpcContext,
+        request: CommitRequest,
+        stream: ServerStreamSender<Progress>,
+    ) -> ttrpc::Result<()> {
+        let call = self.call(context)?;
+        let (progress, updates) = progress::Progress::watched();
+        let work = async {
+            let some = |it: String| Some(it).filter(|it| !it.is_empty());
+            let request = commit::Request {
+                snapshot: request.snapshot,
+                snapshotter: request.snapshotter,
+                base: some(request.base),
+                name: some(request.name),
+                author: request.author,
+                message: request.message,
+                created_by: request.created_by,
+                config: some(request.config).map(String::into_bytes),
+                source_date: request.source_date.as_ref().map(|it| it.seconds),
+                compression: compression(&request.compression)?,
+                labels: wire::labels(request.labels),
+                machine: machine(&request.platform)?,
+                empty_layer: request.empty_layer,
+            };
+            commit::commit(&self.store, &call.ns, request, &progress).await
+        };
+        let ended = |made: commit::Made| {
+            let mut ended = Result::new();
+            ended.images.push(image_result(&made.name, &made.image.manifest.clone(), &[made.image], false));
+            ended
+        };
+        self.stream(context, tell(&Out::Plain(stream), updates, Also::Nothing, work, ended)).await
     }
 
     async fn unpack(
@@ -237,12 +273,21 @@ pub(super) fn wanted(platform: &str, all: bool) -> crate::error::Result<Option<W
     }
 }
 
+fn compression(word: &str) -> crate::error::Result<Compression> {
+    match word {
+        "" | "gzip" => Ok(Compression::Gzip),
+        "zstd" => Ok(Compression::Zstd),
+        "none" => Ok(Compression::None),
+        other => Err(Error::invalid(format!("a layer is not compressed by {other:?}: write gzip, zstd or none"))),
+    }
+}
+
 fn machine(platform: &str) -> crate::error::Result<Option<Platform>> {
     if platform.is_empty() { Ok(None) } else { platform.parse().map(Some) }
 }
 
 /// How a registry is reached; what it takes in retries is told to the caller.
-fn access(options: MessageField<RegistryOptions>, progress: &progress::Progress) -> Access {
+pub(super) fn access(options: MessageField<RegistryOptions>, progress: &progress::Progress) -> Access {
     let options = options.unwrap_or_default();
     let credentials = options.credentials.into_option().map(|it| registry::Credentials {
         host: it.host,
