@@ -47,7 +47,8 @@ macro_rules! commands {
             /// The definition of one command, without the others; `None` if there is none of that name.
             fn definition(name: &str) -> Option<clap::Command> {
                 match name {
-                    $($name => Some(<$args>::augment_args(clap::Command::new($name).about($about))),)*
+                    // About it last: the arguments bring the documentation of their type along.
+                    $($name => Some(described(<$args>::augment_args(clap::Command::new($name)), $about)),)*
                     _ => None,
                 }
             }
@@ -146,7 +147,12 @@ impl Line {
 
 /// The program with its global flags and no command.
 fn program() -> clap::Command {
-    Global::augment_args(clap::Command::new("tare").about(ABOUT).version(VERSION).disable_version_flag(true))
+    let program = Global::augment_args(clap::Command::new("tare").version(VERSION).disable_version_flag(true));
+    described(program, ABOUT)
+}
+
+fn described(command: clap::Command, about: &'static str) -> clap::Command {
+    command.about(about).long_about(None)
 }
 
 /// The whole definition, as help, completions and manual pages need it.

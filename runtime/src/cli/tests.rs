@@ -38,6 +38,27 @@ fn the_definition_is_sound() {
 }
 
 #[test]
+fn help_says_what_a_command_does_and_not_how_its_arguments_are_kept() {
+    let help = |words: &[&str]| match read(words) {
+        Ok(Asked::Text(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let all = help(&["--help"]);
+    assert!(all.starts_with("an OCI runtime for Linux containers\n"), "{all}");
+    for (name, about) in [
+        ("create", "create a container"),
+        ("pause", "suspend all processes inside the container"),
+        ("state", "output the state of a container"),
+    ] {
+        assert!(all.lines().any(|line| line.trim().strip_prefix(name).map(str::trim) == Some(about)), "{all}");
+        for words in [&[name, "--help"][..], &["help", name]] {
+            let own = help(words);
+            assert!(own.starts_with(&format!("{about}\n")), "{own}");
+        }
+    }
+}
+
+#[test]
 fn callers_own_lines_are_read() {
     // As containerd's go-runc calls it.
     let (global, command) = good(&[
