@@ -14,6 +14,7 @@ mod harness;
 mod hooks;
 mod lifecycle;
 mod mounts;
+mod namespaces;
 mod netdev;
 mod notify;
 mod process;
