@@ -70,7 +70,7 @@ fn cve_2019_16884_a_volume_in_the_place_of_proc() {
 }
 
 #[test]
-fn cve_2019_19921_cve_2023_27561_cve_2023_28642_proc_or_sys_is_a_link() {
+fn cve_2019_19921_cve_2023_27561_cve_2023_28642_cve_2025_54867_proc_or_sys_is_a_link() {
     let rt = Runtime::from_env();
     let victim = victim(&rt);
     for path in ["proc", "sys"] {
@@ -153,7 +153,7 @@ fn cve_2021_30465_cve_2024_45310_a_volume_changes_while_it_is_mounted_on() {
 }
 
 #[test]
-fn cve_2025_31133_a_null_device_that_is_none() {
+fn cve_2025_31133_cve_2025_62161_a_null_device_that_is_none() {
     let rt = Runtime::from_env();
     let victim = victim(&rt);
     let target = victim.join("file");
@@ -175,7 +175,7 @@ fn cve_2025_31133_a_null_device_that_is_none() {
 }
 
 #[test]
-fn cve_2025_52881_writes_to_procfs_go_to_the_real_one() {
+fn cve_2025_52881_cve_2025_62596_writes_to_procfs_go_to_the_real_one() {
     let rt = Runtime::from_env();
     let victim = victim(&rt);
     // No procfs is mounted; the image's /proc has a link for the sysctl.

@@ -223,8 +223,8 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_does_not_fit_is_an_error() {
-        // CVE-2021-43784: 65,536 bytes made a length of 0 and the payload was read as attributes.
+    fn cve_2021_43784_a_length_that_does_not_fit_is_an_error() {
+        // 65,536 bytes made a length of 0 and the payload was read as attributes.
         for (length, fits) in [(65_531, true), (65_532, false), (65_536, false), (70_000, false)] {
             let written = Request::change(16, 0, &[0; 16]).attribute(1, &vec![0; length]);
             assert_eq!(written.is_ok(), fits, "{length}");
