@@ -267,6 +267,13 @@ mod tests {
         ] {
             assert_eq!(error(text), expected, "{text}");
         }
+        // The place is that in the file, whatever was tried to put it right.
+        for process in ["{\"user\": {},\n \"cwd\": 1}", "{\"user\": {}, \"capabilities\": {},\n \"cwd\": 1}"] {
+            assert_eq!(
+                error(&format!("{{\"ociVersion\": \"1.0.0\",\n\"process\": {process}}}")),
+                "process.cwd: invalid type: integer `1`, expected path string at line 3 column 9"
+            );
+        }
         for start in ["{\"unknown\": ", "{\"process\": ", ""] {
             let deep = format!("{start}{}", "[".repeat(1_000_000));
             assert!(error(&deep).len() < 200, "{start}");
@@ -286,6 +293,16 @@ mod tests {
         }
         let two_wrongs = r#"{"cwd": 1, "user": {"uid": 0, "gid": 0}, "capabilities": {"bounding": ["CAP_NEW"]}}"#;
         assert!(parse_process(two_wrongs.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn an_unknown_capability_is_named_once() {
+        let mut sets =
+            serde_json::json!({"bounding": ["CAP_NEW", "CAP_KILL", 1], "effective": ["CAP_NEW", "CAP_OTHER"]});
+        let mut unknown = take_unknown_capabilities(&mut sets);
+        unknown.sort();
+        assert_eq!(unknown, ["CAP_NEW", "CAP_OTHER"]);
+        assert_eq!(sets, serde_json::json!({"bounding": ["CAP_KILL", 1], "effective": []}));
     }
 
     #[test]
@@ -329,6 +346,9 @@ mod tests {
             read_limited(Path::new("/nowhere/config.json")).unwrap_err().to_string(),
             "open /nowhere/config.json: no such file or directory"
         );
+        // A size that is claimed is refused before there is memory for it.
+        let null = File::open("/dev/null").unwrap();
+        assert_eq!(read_up_to(&null, u64::MAX, "x").unwrap_err().to_string(), "x is larger than 16 MiB");
         let endless = File::open("/dev/zero").unwrap();
         assert_eq!(read_up_to(&endless, 0, "x").unwrap_err().to_string(), "x is larger than 16 MiB");
     }

@@ -185,6 +185,20 @@ fn a_hook_inherits_nothing() {
     drop(container);
 }
 
+/// In the foreground the runtime holds signals back; a hook may wait for its own.
+#[test]
+fn a_hook_has_no_signal_held_back() {
+    let rt = Runtime::from_env();
+    let found = rt.fresh_path("found");
+    let text = format!("grep -h ^SigBlk /proc/self/status >>{}", found.display());
+    let hooked = bundle(&rt)
+        .push("/hooks/createRuntime", script("host", &text))
+        .push("/hooks/poststop", script("host", &text))
+        .set("/process/args", json!(["/bin/true"]));
+    rt.run(&hooked).ok();
+    assert_eq!(fs::read_to_string(&found).unwrap(), "SigBlk:\t0000000000000000\n".repeat(2));
+}
+
 #[test]
 fn a_hook_may_ask_the_runtime_for_the_container() {
     let rt = Runtime::from_env();

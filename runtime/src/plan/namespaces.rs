@@ -291,6 +291,17 @@ mod tests {
     }
 
     #[test]
+    fn time_offsets_come_in_one_order_whatever_the_table_has() {
+        // A table has another order each time it is made.
+        for _ in 0..64 {
+            let linux = serde_json::json!({"namespaces": [{"type": "time"}],
+                "timeOffsets": {"monotonic": {"secs": 1, "nanosecs": 2}, "boottime": {"secs": -3}}});
+            let offset = |clock, seconds, nanoseconds| TimeOffset { clock, seconds, nanoseconds };
+            assert_eq!(lowered(linux).unwrap().time_offsets, [offset("boottime", -3, 0), offset("monotonic", 1, 2)]);
+        }
+    }
+
+    #[test]
     fn an_intermediate_stands_only_where_the_order_needs_it() {
         let table = [
             (serde_json::json!([{"type": "pid"}, {"type": "mount"}, {"type": "network"}]), false),
