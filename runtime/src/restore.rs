@@ -191,14 +191,9 @@ impl Half {
         options.rst_sibling = Some(true);
         // A character device of the image may have another number here, if it has the same name.
         options.evasive_devices = Some(true);
-        options.lsm_profile = args.lsm_profile.clone();
-        options.lsm_mount_context = args.lsm_mount_context.clone();
+        ask_for_restore(options, args);
         options.inherit_fd = namespaces.inherited;
         options.join_ns = namespaces.joined;
-        if args.criu.manage_cgroups_mode == Some(ManageCgroups::Strict) {
-            // What strict demands has been checked; what is left of it is to write all properties into new cgroups.
-            options.manage_cgroups_mode = Some(CgroupMode::Full as i32);
-        }
         let places = CgroupPlaces::of(&self.layout, &self.state.cgroup, &self.plan.namespaces);
         options.ext_mnt = external::to_restore(view, &self.plan.mounts, &places, &self.plan.devices.nodes)?;
         Ok(())
@@ -295,6 +290,16 @@ impl Half {
     }
 }
 
+/// What the flags of `restore` alone ask for, or mean.
+fn ask_for_restore(options: &mut Options, args: &RestoreArgs) {
+    options.lsm_profile = args.lsm_profile.clone();
+    options.lsm_mount_context = args.lsm_mount_context.clone();
+    if args.criu.manage_cgroups_mode == Some(ManageCgroups::Strict) {
+        // What strict demands has been checked; what is left of it is to write all properties into new cgroups.
+        options.manage_cgroups_mode = Some(CgroupMode::Full as i32);
+    }
+}
+
 /// Ends what criu has left: nothing, unless it was killed itself. The restored init, whether it was told of yet or not, is
 /// the only child there can be, and what else was restored ends with it or is in the container's cgroup.
 fn end_children() {
@@ -330,7 +335,29 @@ fn parse_cgroups(table: &str) -> Vec<CgroupRoot> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: RestoreArgs,
+    }
+
+    #[test]
+    fn each_flag_of_restore_reaches_criu_and_none_else() {
+        let asked = |flags: &[&str]| {
+            let Line { args } = Line::parse_from(["restore"].iter().chain(flags).chain(&["id"]));
+            let mut options = Options::default();
+            ask_for_restore(&mut options, &args);
+            (options.lsm_profile, options.lsm_mount_context, options.manage_cgroups_mode)
+        };
+        assert_eq!(asked(&[]), (None, None, None));
+        assert_eq!(asked(&["--lsm-profile", "apparmor:a"]), (Some("apparmor:a".into()), None, None));
+        assert_eq!(asked(&["--lsm-mount-context", "a:b"]), (None, Some("a:b".into()), None));
+        assert_eq!(asked(&["--manage-cgroups-mode", "strict"]), (None, None, Some(CgroupMode::Full as i32)));
+    }
 
     #[test]
     fn every_controller_has_its_own_root() {

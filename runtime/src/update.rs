@@ -154,7 +154,50 @@ fn complete_memory(memory: &mut LinuxMemory, limit: Option<i64>, swap: Option<i6
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use serde_json::{Value, json};
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: UpdateArgs,
+    }
+
+    /// What this command line asks for, as JSON.
+    fn asked_by(flags: &[&str]) -> Value {
+        let Line { args } = Line::parse_from(["update"].iter().chain(flags).chain(&["id"]));
+        serde_json::to_value(wanted(&args).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn each_flag_is_one_field_and_none_else() {
+        let nothing = asked_by(&[]);
+        for (flag, value, pointer, number) in [
+            ("--blkio-weight", "300", "/blockIO/weight", json!(300)),
+            ("--cpu-period", "50000", "/cpu/period", json!(50_000)),
+            ("--cpu-quota", "-1", "/cpu/quota", json!(-1)),
+            ("--cpu-burst", "7", "/cpu/burst", json!(7)),
+            ("--cpu-share", "200", "/cpu/shares", json!(200)),
+            ("--cpu-rt-period", "90000", "/cpu/realtimePeriod", json!(90_000)),
+            ("--cpu-rt-runtime", "800", "/cpu/realtimeRuntime", json!(800)),
+            ("--cpu-idle", "1", "/cpu/idle", json!(1)),
+            ("--cpuset-cpus", "0-2", "/cpu/cpus", json!("0-2")),
+            ("--cpuset-mems", "0", "/cpu/mems", json!("0")),
+            ("--memory", "64m", "/memory/limit", json!(64 << 20)),
+            ("--memory-reservation", "1k", "/memory/reservation", json!(1024)),
+            ("--memory-swap", "-1", "/memory/swap", json!(-1)),
+            ("--pids-limit", "9", "/pids/limit", json!(9)),
+        ] {
+            let mut expected = nothing.clone();
+            let (object, field) = pointer[1..].split_once('/').unwrap();
+            expected[object][field] = number;
+            assert_eq!(asked_by(&[flag, value]), expected, "{flag}");
+        }
+        // Kernels have no such limits any more.
+        assert_eq!(asked_by(&["--kernel-memory", "1", "--kernel-memory-tcp", "1"]), nothing);
+    }
 
     #[test]
     fn a_half_that_was_not_given_is_the_one_in_force() {

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use integration::{Runtime, skip};
+use integration::{Runtime, report_skip, skip};
 use serde_json::json;
 
 use crate::process::check;
@@ -148,6 +148,18 @@ fn a_module_the_host_lacks_is_an_error_that_says_so() {
             let error = rt.run(&rt.bundle(&["/bin/true"]).set(field, json!(label))).fails().error();
             assert!(error.contains(&format!("asks for {label:?}, but SELinux is not enabled on this host")), "{error}");
         }
+    }
+    let container = rt.run_detached(&rt.bundle(&["/bin/probe", "wait"]), &[]).unwrap();
+    for (lacks, flag, module) in [
+        (!has("/sys/module/apparmor"), "--apparmor", "AppArmor"),
+        (!has("/sys/fs/selinux/enforce"), "--process-label", "SELinux"),
+    ] {
+        if !lacks {
+            report_skip(&format!("this host has {module}, which {flag} asks for"));
+            continue;
+        }
+        let error = container.exec_with(&[flag, "a-label"], &["true"]).fails().error();
+        assert!(error.contains(&format!("asks for \"a-label\", but {module} is not enabled on this host")), "{error}");
     }
 }
 

@@ -391,6 +391,16 @@ fn flags_of_go_style_and_after_the_name_are_taken() {
 }
 
 #[test]
+fn flags_that_are_kept_for_runc_s_sake_change_nothing() {
+    let rt = Runtime::from_env().global_flags(&["--criu", "/nowhere"]);
+    let container = rt.run_detached(&rt.bundle(&["/bin/probe", "wait"]), &[]).unwrap();
+    for flag in ["--kernel-memory", "--kernel-memory-tcp"] {
+        let output = container.call("update", &[flag, "1m"], &[] as &[&str]).ok();
+        assert_eq!(output.warnings(), ["limits of kernel memory are ignored: kernels have none any more"], "{flag}");
+    }
+}
+
+#[test]
 fn exec_takes_the_command_verbatim() {
     let rt = Runtime::from_env();
     let container = rt.create(&rt.bundle(&["/bin/probe", "wait"]), &[]).unwrap();

@@ -314,6 +314,60 @@ fn wrong_names() {
 }
 
 #[test]
+fn wrong_command_lines() {
+    let rt = Runtime::from_env();
+    let mut verdict = Verdict::default();
+    for (words, code, expected) in [
+        (&["bogus"][..], 1, "no such command: bogus (tare --help lists them)"),
+        (&["state"], 1, "tare state: <container-id> is missing"),
+        (&["state", "--bogus", "x"], 1, "tare state: unknown flag --bogus"),
+        (&["kill", "x", "TERM", "y"], 1, "tare kill: one argument too many: y"),
+        (&["list", "--format", "xml"], 1, "tare list: --format <FORMAT>: \"xml\" is not one of table, json"),
+        (
+            &["create", "--preserve-fds", "x", "y"],
+            1,
+            "tare create: --preserve-fds <N>: \"x\": invalid digit found in string",
+        ),
+        (
+            &["exec", "--user", "x:y", "z", "true"],
+            1,
+            "tare exec: --user <UID>: \"x:y\": the uid is not a number from 0 to 4294967295",
+        ),
+        (
+            &["exec", "--user", "4294967296", "z", "true"],
+            1,
+            "tare exec: --user <UID>: \"4294967296\": the uid is not a number from 0 to 4294967295",
+        ),
+        (
+            &["update", "--memory", "5x", "z"],
+            1,
+            "tare update: --memory <BYTES>: \"5x\": not a size such as 4096, 64m or 1.5g",
+        ),
+        (
+            &["events", "--interval", "0s", "z"],
+            1,
+            "tare events: --interval <DURATION>: \"0s\": the interval must be greater than 0",
+        ),
+        (
+            &["events", "--interval", "x", "z"],
+            1,
+            "tare events: --interval <DURATION>: \"x\": not a duration such as 5s, 500ms or 1m30s",
+        ),
+        (&["checkpoint", "--page-server", "x", "z"], 1, "--page-server \"x\" is not ADDRESS:PORT"),
+        (
+            &["checkpoint", "--manage-cgroups-mode", "x", "z"],
+            1,
+            "tare checkpoint: --manage-cgroups-mode <MODE>: \"x\" is not one of soft, full, strict, ignore",
+        ),
+        (&["restore", "--bundle", "/nowhere", "z"], 1, "open /nowhere/config.json: no such file or directory"),
+        (&["run", "--bundle", "/nowhere", "z"], 1, "open /nowhere/config.json: no such file or directory"),
+        (&["spec", "--bundle", "/nowhere"], 1, "make /nowhere/config.json: no such file or directory"),
+    ] {
+        verdict.check(&format!("{words:?}"), &rt.call(words), code, expected);
+    }
+}
+
+#[test]
 fn calls_for_a_container_that_is_not_there() {
     let rt = Runtime::from_env();
     let mut verdict = Verdict::default();

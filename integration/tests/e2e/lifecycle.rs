@@ -1,9 +1,11 @@
 //! From create to delete and every refusal on the way, and the words that callers match.
 
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Stdio;
+use std::time::Instant;
 
-use integration::{Runtime, wait};
+use integration::{Console, Runtime, sys, wait};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -247,6 +249,47 @@ fn a_paused_container_refuses_exec() {
     container.call::<&str>("resume", &[], &[]).ok();
     assert_eq!(container.status(), "running");
     container.exec(&["true"]).ok();
+}
+
+/// The process is made, and stands still with the others until the container is resumed.
+#[test]
+fn an_exec_that_ignores_the_pause_waits_for_its_end() {
+    let rt = Runtime::from_env();
+    let container = rt.run_detached(&rt.bundle(&["/bin/probe", "wait"]), &[]).unwrap();
+    container.wait_stdout(|text| text.contains("ready"));
+    container.call::<&str>("pause", &[], &[]).ok();
+    let procs = crate::cgroup::directory(&container, "freezer").join("cgroup.procs");
+    let exec = rt.spawn(&["exec", "--ignore-paused", container.id(), "true"], |_| {});
+    let pidfd = sys::pidfd_open(exec.pid()).unwrap();
+    let has_ended = || wait::readable(pidfd.as_fd(), Instant::now());
+    while fs::read_to_string(&procs).unwrap().lines().count() < 2 && !has_ended() {
+        std::thread::yield_now();
+    }
+    assert!(!has_ended(), "{:?}", exec.wait());
+    container.call::<&str>("resume", &[], &[]).ok();
+    exec.wait().ok();
+}
+
+/// `--pidfd-socket` of create, run and exec.
+#[test]
+fn a_pidfd_is_sent_to_who_asks_for_it() {
+    let rt = Runtime::from_env();
+    let socket = Console::listen(&rt);
+    let flags = ["--pidfd-socket", socket.path().to_str().unwrap()];
+    let process = |pidfd: OwnedFd| {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap();
+        let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).map(|pid| pid.trim().parse::<i32>());
+        pid.expect("a pidfd").unwrap()
+    };
+    let bundle = rt.bundle(&["/bin/probe", "wait"]);
+    let created = rt.create(&bundle, &flags).unwrap();
+    assert_eq!(process(socket.accept().0), created.pid());
+    let container = rt.run_detached(&bundle, &flags).unwrap();
+    assert_eq!(process(socket.accept().0), container.pid());
+    let exec = container.exec_detached(&flags, &["sleep", "1000"]).unwrap();
+    assert_eq!(process(socket.accept().0), exec.pid());
+    container.kill("KILL").ok();
+    container.wait_exit();
 }
 
 #[test]

@@ -132,6 +132,21 @@ fn descriptors_are_handed_over_only_if_they_are_asked_for() {
 }
 
 #[test]
+fn exec_hands_over_what_is_asked_for_too() {
+    let rt = Runtime::from_env();
+    let container = rt.run_detached(&rt.bundle(&["/bin/probe", "wait"]), &[]).unwrap();
+    let script = format!(
+        "exec 3</etc/group 4</etc/passwd; {} --root {} exec --preserve-fds 1 {} /bin/probe",
+        rt.binary().display(),
+        rt.root().display(),
+        container.id()
+    );
+    let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_eq!((&report["fds"]["3"], &report["fds"]["4"]), (&json!("/etc/group"), &Value::Null), "{report}");
+}
+
+#[test]
 fn the_user_can_open_its_own_standard_output_again() {
     let rt = Runtime::from_env();
     let script = "echo out >/dev/stdout; echo err >/dev/stderr";

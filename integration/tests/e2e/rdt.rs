@@ -60,6 +60,8 @@ fn a_class_of_its_own_comes_and_goes_with_the_container() {
 
     container.call("update", &["--l3-cache-schema", "L3:0=3"], &[] as &[&str]).ok();
     assert_eq!(read(class.join("schemata")), "L3:0=3");
+    container.call("update", &["--mem-bw-schema", "MB:0=30"], &[] as &[&str]).ok();
+    assert_eq!(read(class.join("schemata")), "MB:0=30");
 
     container.kill("KILL").ok();
     container.wait_exit();

@@ -319,6 +319,20 @@ fn what_is_left_to_the_foreground_is_reaped() {
     assert_eq!(rt.run(&bundle).ok().stdout.trim(), "1");
 }
 
+/// Who becomes the parent of what the container's processes leave behind, without a pid namespace.
+#[test]
+fn no_subreaper_leaves_orphans_to_the_caller() {
+    let rt = Runtime::from_env();
+    let script = "orphan=$(sh -c 'sleep 1000 >/dev/null & echo $!'); cat /proc/$orphan/stat; kill $orphan; echo $PPID";
+    let bundle = rt.bundle(&["/bin/sh", "-c", script]).without_namespace("pid");
+    for (flags, reaps) in [(&[][..], true), (&["--no-subreaper"], false)] {
+        let output = rt.run_with(&bundle, flags, |_| {}).ok();
+        let (stat, runtime) = output.stdout.trim().rsplit_once('\n').unwrap();
+        let parent = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap();
+        assert_eq!(parent == runtime, reaps, "{flags:?}: {output:?}");
+    }
+}
+
 #[test]
 fn a_terminal_in_a_user_namespace_is_the_user_s() {
     let rt = Runtime::from_env();

@@ -183,6 +183,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_mode_of_cgroups_is_criu_s_of_the_same_name() {
+        for (mode, criu) in [
+            (None, CgroupMode::Default),
+            (Some(ManageCgroups::Soft), CgroupMode::Soft),
+            (Some(ManageCgroups::Full), CgroupMode::Full),
+            (Some(ManageCgroups::Strict), CgroupMode::Strict),
+            (Some(ManageCgroups::Ignore), CgroupMode::Ignore),
+        ] {
+            assert_eq!(cgroup_mode(mode) as i32, criu as i32);
+        }
+    }
+
+    #[test]
     fn the_annotation_names_another_configuration_or_none() {
         let annotated = |value: &str| HashMap::from([(CONFIGURATION_ANNOTATION.to_owned(), value.to_owned())]);
         assert_eq!(configuration(&HashMap::new()).as_deref(), Some("/etc/criu/runc.conf"));
