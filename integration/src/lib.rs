@@ -54,6 +54,7 @@ pub mod cri_streams;
 mod leaks;
 mod output;
 pub mod recorded_disk;
+pub mod registry;
 mod runtime;
 pub mod shim_client;
 mod skip;
