@@ -25,6 +25,7 @@ use crate::fetch::{self, Remote, closing, source_key};
 use crate::images;
 use crate::metadata::{Image as Named, Namespace};
 use crate::progress::{Item, Phase, Progress};
+use crate::registry::manifest::Document;
 use crate::registry::{Access, Open, Reference, Repository, limit, media};
 use crate::store::{Call, Store, blocking};
 
@@ -253,10 +254,14 @@ async fn send_documents(call: &Call, remote: &Remote, tree: &Tree, tag: Option<&
         item.phase(Phase::Sending);
         let (from, document) = (call.clone(), at.clone());
         let bytes = blocking(move || from.store.content.read(&from.ns, &document, limit::DOCUMENT)).await?;
-        let named = remote.registry.put_manifest(tag.filter(|_| is_root), &at.media_type, &bytes).await;
-        let named = named.map_err(|error| error.within(format_args!("{kind} {}", at.digest)))?;
-        if named != at.digest {
-            return Err(Error::data_loss(format!("the registry took {kind} {} for {named}", at.digest)));
+        let put = remote.registry.put_manifest(tag.filter(|_| is_root), &at.media_type, &bytes).await;
+        let put = put.map_err(|error| error.within(format_args!("{kind} {}", at.digest)))?;
+        if put.digest != at.digest {
+            return Err(Error::data_loss(format!("the registry took {kind} {} for {}", at.digest, put.digest)));
+        }
+        let document = Document::parse(&at.media_type, &bytes)?;
+        if let Some(subject) = document.subject().filter(|_| !put.lists_referrers) {
+            remote.registry.list_referrer(&subject.digest, &document.as_referrer(at)).await?;
         }
         sent.fetch_add(at.size, Ordering::Relaxed);
         item.offset(at.size);

@@ -11,7 +11,7 @@ use crate::flights::Flights;
 use crate::fs::Root;
 use crate::metadata::{Lease, Metadata, Namespace};
 use crate::progress::Progress;
-use crate::registry::{Registry, RegistryConfig};
+use crate::registry::{Patience, Registry, RegistryConfig};
 use crate::snapshots::{Driver, NATIVE, OVERLAYFS, Snapshots};
 
 /// One store. Clones are the same one.
@@ -58,6 +58,8 @@ impl Store {
         let registry = Registry::new(RegistryConfig {
             hosts_dirs: config.hosts_dirs.clone(),
             docker_config: config.docker_config.clone(),
+            patience: Patience { stall: config.stall, ..Patience::default() },
+            ..RegistryConfig::default()
         })?;
         Ok(Self {
             transfers: Arc::new(Semaphore::new(config.transfers.max(1))),

@@ -167,7 +167,7 @@ impl Tree {
                 document(call, from, &at, limit::DOCUMENT, &|bytes| Document::parse(&at.media_type, bytes).map(drop))
                     .await?;
             match Document::parse(&at.media_type, &bytes)? {
-                Document::Index(index) => self.index(call, from, at, index, wanted, depth).await,
+                Document::Index(index) => self.index(call, from, at, *index, wanted, depth).await,
                 Document::Manifest(manifest) => self.manifest(call, from, at, *manifest, wanted).await,
             }
         })

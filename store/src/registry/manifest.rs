@@ -17,7 +17,7 @@ use crate::registry::{limit, media};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// A list of manifests.
-    Index(Index),
+    Index(Box<Index>),
     /// An image for one platform, or an artifact.
     Manifest(Box<Manifest>),
 }
@@ -112,13 +112,13 @@ impl Document {
             return Err(wrong(&format!("it calls itself {:?}", crate::registry::shortened(own))));
         }
         match said.or(own) {
-            Some(it) if media::is_index(it) => Index::of(it, raw, &wrong).map(Self::Index),
+            Some(it) if media::is_index(it) => Index::of(it, raw, &wrong).map(|it| Self::Index(Box::new(it))),
             Some(it) if media::is_manifest(it) => Manifest::of(it, raw, &wrong).map(|it| Self::Manifest(Box::new(it))),
             Some(other) => Err(Error::data_loss(format!(
                 "{:?} is neither a manifest nor an index that this store reads",
                 crate::registry::shortened(other)
             ))),
-            None if raw.manifests.is_some() => Index::of(media::INDEX, raw, &wrong).map(Self::Index),
+            None if raw.manifests.is_some() => Index::of(media::INDEX, raw, &wrong).map(|it| Self::Index(Box::new(it))),
             None => Manifest::of(media::MANIFEST, raw, &wrong).map(|it| Self::Manifest(Box::new(it))),
         }
     }
@@ -139,6 +139,20 @@ impl Document {
             Self::Index(it) => it.subject.as_ref(),
             Self::Manifest(it) => it.subject.as_ref(),
         }
+    }
+
+    /// How it stands in the list of what refers to its subject (distribution specification, "Listing Referrers"): with its kind, and
+    /// what it says of itself.
+    #[must_use]
+    pub fn as_referrer(&self, at: &Descriptor) -> Descriptor {
+        let (kind, annotations) = match self {
+            Self::Index(it) => (it.artifact_type.clone(), &it.annotations),
+            Self::Manifest(it) => (Some(it.kind().to_owned()), &it.annotations),
+        };
+        let mut entry = Descriptor::new(&at.media_type, at.digest.clone(), at.size);
+        entry.artifact_type = kind;
+        entry.annotations.clone_from(annotations);
+        entry
     }
 
     /// Everything that it is made of: children in the order in which they stand there.

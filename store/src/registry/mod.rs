@@ -16,16 +16,38 @@
 //! - What may succeed on another try is tried again, with growing pauses, a bounded number of times ([`retry`]).
 
 pub mod access;
+mod answer;
+mod auth;
+pub mod blob;
+mod body;
+pub mod challenge;
+mod client;
+mod connect;
+mod dns;
+pub mod docker_config;
+mod exchange;
+mod fetch;
+pub mod hosts;
+pub mod hosts_toml;
+pub mod http;
 pub mod limit;
 pub mod manifest;
 pub mod media;
 pub mod platform;
 pub mod reference;
-mod remote;
+mod referrers;
+pub mod retry;
+mod tls;
+mod upload;
 
 pub use access::{Access, Credentials, Notice};
+pub use blob::BlobStream;
+pub use client::{Proxies, Registry, RegistryConfig, Remote};
+pub use fetch::Resolved;
+pub use http::Patience;
 pub use reference::{Reference, Repository};
-pub use remote::{BlobStream, Open, Registry, RegistryConfig, Remote, Resolved};
+pub use retry::Tries;
+pub use upload::{Open, Put};
 
 /// What an error message can bear of a text from outside: bounded, and no control characters for a terminal to obey.
 fn shortened(text: &str) -> String {
@@ -36,3 +58,6 @@ fn shortened(text: &str) -> String {
     }
     short
 }
+
+#[cfg(test)]
+mod tests;
