@@ -75,3 +75,6 @@ mod testing;
 pub mod unpack;
 pub mod unpack_image;
 pub mod usage;
+
+#[cfg(test)]
+mod archive_tests;

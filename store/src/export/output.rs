@@ -45,7 +45,7 @@ impl Write for Sending {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let piece = Bytes::copy_from_slice(&bytes[..bytes.len().min(PIECE)]);
         let sent = piece.len();
-        let gone = |_| io::Error::other(Error::cancelled("nobody takes the archive any more"));
+        let gone = |_| io::Error::other("nobody takes the archive any more");
         self.to.blocking_send(piece).map_err(gone)?;
         Ok(sent)
     }
@@ -57,34 +57,43 @@ impl Write for Sending {
 
 /// A tar archive.
 pub(super) struct TarFile<W: Write> {
-    to: W,
+    to: tar::Builder<W>,
 }
 
 impl<W: Write> TarFile<W> {
     pub(super) fn new(to: W) -> Self {
-        Self { to }
+        Self { to: tar::Builder::new(to) }
     }
 
     /// No owner, no time: the same images give the same bytes.
     fn entry(&mut self, name: &str, size: u64, from: &mut dyn Read) -> Result<()> {
         let writing = || format!("write {name} into the archive");
-        let mut header = tar::Header::new_ustar();
-        let (kind, mode) =
-            if name.ends_with('/') { (tar::EntryType::Directory, 0o755) } else { (tar::EntryType::Regular, 0o444) };
-        header.set_entry_type(kind);
-        header.set_mode(mode);
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_mode(0o444);
         header.set_size(size);
         header.set_mtime(0);
         header.set_uid(0);
         header.set_gid(0);
-        header.set_path(name).context(writing)?;
-        header.set_cksum();
-        self.to.write_all(header.as_bytes()).context(writing)?;
-        if io::copy(&mut from.take(size), &mut self.to).context(writing)? != size {
-            return Err(Error::data_loss(format!("{name} became shorter while it was read")));
+        let mut exact = Exact { from: from.take(size), left: size };
+        self.to.append_data(&mut header, name, &mut exact).context(writing)
+    }
+}
+
+/// Fails at an early end, which would shift everything behind it in the archive.
+struct Exact<R> {
+    from: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Exact<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        if read == 0 && self.left > 0 && !buffer.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let padding = usize::try_from(size.next_multiple_of(512) - size).unwrap_or(0);
-        self.to.write_all(&[0; 512][..padding]).context(writing)
+        self.left -= read as u64;
+        Ok(read)
     }
 }
 
@@ -101,8 +110,8 @@ impl<W: Write> Output for TarFile<W> {
         self.entry(&super::blob_name(digest), size, from)
     }
 
-    fn end(mut self) -> Result<()> {
-        let ended = self.to.write_all(&[0; 1024]).and_then(|()| self.to.flush());
+    fn end(self) -> Result<()> {
+        let ended = self.to.into_inner().and_then(|mut to| to.flush());
         ended.context(|| "end the archive".into())
     }
 }
