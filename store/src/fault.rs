@@ -32,6 +32,13 @@ pub const POINTS: &[&str] = &[
     "gc.swept",
     "gc.unlinked_one",
     "gc.unlinked",
+    "fetch.complete",
+    "extract.complete",
+    "pull.documents",
+    "pull.complete",
+    "pull.published",
+    "import.taken",
+    "import.published",
 ];
 
 /// Passes, unless a test wants otherwise.

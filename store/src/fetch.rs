@@ -8,14 +8,15 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinSet;
 
-use crate::content::Ingest;
 use crate::content::digest::Digest;
+use crate::content::{Content, Info, Ingest};
 use crate::descriptor::Descriptor;
 use crate::documents::Transfer;
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::flights::{Key, Turn};
 use crate::follow::{self, Follow, State, Writer};
-use crate::metadata::Labels;
+use crate::metadata::{Labels, Namespace};
 use crate::progress::{Item, Phase};
 use crate::registry::{self, Access, Reference, Repository, media};
 use crate::store::{Call, blocking};
@@ -127,6 +128,13 @@ impl Fetches {
     }
 }
 
+/// Fetches one blob whether or not it is here: in place of one that is damaged.
+pub(crate) async fn again(call: &Call, remote: &Remote, at: &Descriptor) -> Result<()> {
+    let item = call.progress.item(&at.digest.to_string(), "blob", at.size);
+    let turn = call.store.flights.turn(Key::Blob(at.digest.clone())).await;
+    fetch_now(call, remote, at, &follow::pair().0, &item, turn).await
+}
+
 /// Fetches one blob, unless it is here.
 async fn blob(call: &Call, remote: &Remote, transfer: &Transfer, writer: Writer) -> Result<()> {
     let Transfer { at, name, kind } = transfer;
@@ -146,6 +154,17 @@ async fn blob_steps(call: &Call, remote: &Remote, at: &Descriptor, writer: &Writ
         item.phase(Phase::Exists);
         return Ok(());
     }
+    fetch_now(call, remote, at, writer, item, turn).await
+}
+
+async fn fetch_now(
+    call: &Call,
+    remote: &Remote,
+    at: &Descriptor,
+    writer: &Writer,
+    item: &Item,
+    turn: Turn,
+) -> Result<()> {
     let permit = Arc::clone(&call.store.transfers).acquire_owned().await.map_err(|_| closing())?;
     let mut held = (turn, permit);
     for tries in 1.. {
@@ -268,6 +287,7 @@ impl Job {
             }
         }
         self.item.phase(Phase::Verifying);
+        fault::point("fetch.complete")?;
         ingest.commit(Some(self.at.size), Some(&self.at.digest), &self.source, Some(self.call.lease.id()))?;
         self.writer.send_replace(State::Complete(Arc::clone(&self.file), self.tries));
         self.item.phase(Phase::Done);
@@ -291,18 +311,24 @@ async fn is_here(call: &Call, remote: &Remote, at: &Descriptor) -> Result<bool> 
             Err(error) if error.kind == Kind::DataLoss => return Ok(false),
             reader => drop(reader?),
         }
-        let more = more_sources(&info.labels, &source);
-        if !more.is_empty() {
-            let paths: Vec<String> = more.keys().map(|it| format!("labels.{it}")).collect();
-            content.update(&call.ns, &digest, &more, &paths)?;
-        }
+        note_source(content, &call.ns, &info, &source)?;
         Ok(true)
     })
     .await
 }
 
+/// Labels a blob with one more repository that has it.
+pub(crate) fn note_source(content: &Content, ns: &Namespace, info: &Info, source: &Labels) -> Result<()> {
+    let more = more_sources(&info.labels, source);
+    if more.is_empty() {
+        return Ok(());
+    }
+    let paths: Vec<String> = more.keys().map(|it| format!("labels.{it}")).collect();
+    content.update(ns, &info.digest, &more, &paths).map(drop)
+}
+
 /// What to change so that the labels name this source too: repositories are listed with commas.
-pub(crate) fn more_sources(labels: &Labels, source: &Labels) -> Labels {
+fn more_sources(labels: &Labels, source: &Labels) -> Labels {
     let mut more = Labels::new();
     for (key, repository) in source {
         match labels.get(key) {

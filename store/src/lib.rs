@@ -66,6 +66,7 @@ pub mod progress;
 pub mod pull;
 pub mod push;
 pub mod registry;
+pub mod repair;
 pub mod service;
 pub mod snapshots;
 pub mod store;
@@ -78,3 +79,7 @@ pub mod usage;
 
 #[cfg(test)]
 mod archive_tests;
+#[cfg(test)]
+mod real_tests;
+#[cfg(test)]
+mod registry_tests;

@@ -21,6 +21,7 @@ use crate::content::digest::Digest;
 use crate::descriptor::Descriptor;
 use crate::documents::{From, Image, Transfer, Tree, Wanted};
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::fetch::{self, Remote};
 use crate::layers;
 use crate::layers::publish::Ready;
@@ -77,6 +78,7 @@ async fn steps(store: &Store, ns: &Namespace, request: Request, name: &str, prog
 
     let root = remote.resolve(&request.reference).await?;
     let mut tree = Tree::read(&call, From::Registry(&remote), root, &request.wanted).await?;
+    fault::point("pull.documents")?;
     if request.referrers {
         tree.add_referrers(&call, &remote).await?;
     }
@@ -99,12 +101,15 @@ async fn steps(store: &Store, ns: &Namespace, request: Request, name: &str, prog
         return Err(error);
     }
 
+    fault::point("pull.complete")?;
+
     let target = tree.root.clone();
     let before = image_target(&call, name).await?;
     let unchanged = remote.fetched() == 0 && ready.is_empty() && before.is_some_and(|it| it == target.digest);
     let new = NewImage { name: name.to_owned(), target: target.clone(), labels: request.labels.clone() };
     let keep_blobs = !discard_blobs || unpack.is_none();
     ready.publish(&call, &tree, vec![new], keep_blobs).await?;
+    fault::point("pull.published")?;
     Ok(Pulled { name: name.to_owned(), target, images: tree.images, unchanged, fetched: remote.fetched() })
 }
 

@@ -277,11 +277,7 @@ async fn remember(call: &Call, remote: &Remote, tree: &Tree) -> Result<()> {
     blocking(move || {
         for digest in blobs {
             let Some(info) = call.store.content.info(&call.ns, &digest)? else { continue };
-            let more = fetch::more_sources(&info.labels, &source);
-            if !more.is_empty() {
-                let paths: Vec<String> = more.keys().map(|it| format!("labels.{it}")).collect();
-                call.store.content.update(&call.ns, &digest, &more, &paths)?;
-            }
+            fetch::note_source(&call.store.content, &call.ns, &info, &source)?;
         }
         Ok(())
     })

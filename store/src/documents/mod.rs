@@ -50,6 +50,15 @@ pub(crate) enum From<'a> {
     Registry(&'a Remote),
 }
 
+impl<'a> From<'a> {
+    fn registry(self) -> Option<&'a Remote> {
+        match self {
+            Self::Here => None,
+            Self::Registry(remote) => Some(remote),
+        }
+    }
+}
+
 /// An image for one platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
@@ -320,30 +329,46 @@ pub(crate) async fn document(
         )));
     }
     let item = call.progress.item(&at.digest.to_string(), kind, at.size);
-    if let Some(bytes) = stored_bytes(call, at, limit).await? {
+    let Some(remote) = from.registry() else {
+        let gone = || Error::not_found(format!("{kind} {} is not here: pull the image again", at.digest));
         item.phase(Phase::Exists);
-        return Ok(bytes);
-    }
-    let From::Registry(remote) = from else {
-        return Err(Error::not_found(format!("{kind} {} is not here: pull the image again", at.digest)));
+        return stored_bytes(call, at, limit).await?.ok_or_else(gone);
     };
     let _turn = call.store.flights.turn(Key::Blob(at.digest.clone())).await;
-    if let Some(bytes) = stored_bytes(call, at, limit).await? {
-        item.phase(Phase::Exists);
-        return Ok(bytes);
-    }
+    let damaged = match stored_bytes(call, at, limit).await {
+        Ok(Some(bytes)) => {
+            item.phase(Phase::Exists);
+            return Ok(bytes);
+        }
+        Ok(None) => false,
+        Err(error) if error.kind == Kind::DataLoss => true,
+        Err(error) => return Err(error),
+    };
     item.phase(Phase::Fetching);
     let bytes = remote.document(at, limit).await?;
     check(&bytes).map_err(|error| error.within(format_args!("{kind} {}", at.digest)))?;
-    let (here, source) = (call.clone(), remote.source_label());
+    let (here, source, at_) = (call.clone(), remote.source_label(), at.clone());
     let bytes = blocking(move || {
-        here.store.content.put(&here.ns, &bytes, &source, Some(here.lease.id()))?;
+        if damaged {
+            replace(&here, &at_, &bytes, &source)?;
+        } else {
+            here.store.content.put(&here.ns, &bytes, &source, Some(here.lease.id()))?;
+        }
         Ok(bytes)
     })
     .await?;
     item.offset(at.size);
     item.phase(Phase::Done);
     Ok(bytes)
+}
+
+/// Puts a document in the place of one that is damaged.
+pub(crate) fn replace(call: &Call, at: &Descriptor, bytes: &[u8], labels: &Labels) -> Result<()> {
+    let mut ingest =
+        call.store.content.ingest(&call.ns, &format!("replace-{}", at.digest), Some(at.size), Some(&at.digest))?;
+    ingest.truncate(0)?;
+    ingest.write(bytes)?;
+    ingest.commit(Some(at.size), Some(&at.digest), labels, Some(call.lease.id())).map(drop)
 }
 
 /// Whether this blob is here; from now on the lease keeps it.

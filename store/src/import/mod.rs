@@ -23,6 +23,7 @@ use self::intake::Received;
 use crate::descriptor::{Descriptor, Platform};
 use crate::documents::{From, Image, Tree, Wanted};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::fetch::Fetches;
 use crate::layers;
 use crate::layers::publish::Ready;
@@ -76,6 +77,7 @@ async fn steps(store: &Store, ns: &Namespace, request: Request, progress: &Progr
     let call = Call::begin(store, ns, "import", progress).await?;
 
     let files = take_in(&call, source).await?;
+    fault::point("import.taken")?;
     let roots = find_roots(&call, files).await?;
 
     let mut imported = Vec::new();
@@ -114,6 +116,7 @@ async fn one(
     }
     let new = |name: &String| NewImage { name: name.clone(), target: tree.root.clone(), labels: labels.clone() };
     ready.publish(call, tree, names.iter().map(new).collect(), true).await?;
+    fault::point("import.published")?;
     Ok(images)
 }
 

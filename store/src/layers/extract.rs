@@ -98,6 +98,7 @@ impl Job {
             self.flush.extracted(read.saturating_sub(told.swap(read, Ordering::Relaxed)));
         };
         let extracted = unpack::extract(source, &self.blob.media_type, extraction.root(), &form, &options, &progress)?;
+        crate::fault::point("extract.complete")?;
         if extracted.diff_id != self.diff_id {
             return Err(Error::data_loss(format!(
                 "{}: it holds {}, and the image's configuration says that it holds {}",

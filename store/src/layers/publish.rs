@@ -1,11 +1,13 @@
 //! The last step: what is complete becomes visible, on the disk first.
 
 use crate::content::digest::Digest;
+use crate::descriptor::Descriptor;
 use crate::documents::{Image, Tree};
 use crate::error::Result;
 use crate::flights::Turn;
 use crate::metadata::{Labels, NewImage, Publication};
 use crate::progress::{Item, Phase};
+use crate::registry::media;
 use crate::snapshots::Extracted;
 use crate::store::{Away, Call, blocking};
 
@@ -56,13 +58,11 @@ impl Ready {
         }
         if keep {
             for image in &tree.images {
-                let layers = image.layers.iter().zip(&image.diff_ids);
-                labels.extend(layers.map(|(layer, diff_id)| {
-                    (
-                        layer.digest.clone(),
-                        Labels::from([("containerd.io/uncompressed".to_owned(), diff_id.to_string())]),
-                    )
-                }));
+                let here = |layer: &&Descriptor| !media::is_foreign(&layer.media_type);
+                for (layer, diff_id) in image.layers.iter().zip(&image.diff_ids).filter(|(layer, _)| here(layer)) {
+                    let label = ("containerd.io/uncompressed".to_owned(), diff_id.to_string());
+                    labels.push((layer.digest.clone(), Labels::from([label])));
+                }
             }
         }
         self.write(call, labels, images).await
