@@ -74,7 +74,7 @@ fn made_by_umoci(dir: &Path) {
 
 #[tokio::test]
 async fn images_of_others_come_in() {
-    if !has(&["umoci", "skopeo", "buildah"]) {
+    if !has(&["umoci", "skopeo", "buildah", "busybox"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -110,7 +110,7 @@ async fn images_of_others_come_in() {
 
 #[tokio::test]
 async fn what_leaves_is_read_by_others_and_runs_there() {
-    if !has(&["umoci", "skopeo", "podman"]) {
+    if !has(&["umoci", "skopeo", "podman", "runc", "busybox"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -131,7 +131,7 @@ async fn what_leaves_is_read_by_others_and_runs_there() {
     let podman =
         "podman --root containers --runroot run --storage-driver vfs --cgroup-manager cgroupfs --events-backend none --runtime runc";
     run(dir, &format!("{podman} load --signature-policy policy.json -i ours.tar"));
-    let options = "--rm --network none --cgroups disabled --ulimit nofile=1024:1024 --ulimit nproc=4096:4096";
+    let options = "--rm --network none --ulimit nofile=1024:1024 --ulimit nproc=4096:4096";
     let said = run(dir, &format!("{podman} run {options} example.org/app:a /bin/busybox cat /said"));
     assert_eq!(said, "by another");
 }

@@ -9,11 +9,13 @@ use ttrpc::asynchronous::ServerStreamSender;
 
 use super::progress::{Also, Out, tell};
 use super::session::Call;
+use super::whole::access;
 use crate::check::{self, Listener};
 use crate::content::digest::Digest;
 use crate::error::{Kind, Result};
 use crate::progress::{self, Item, Phase};
 use crate::registry::Reference;
+use crate::repair;
 use crate::usage;
 
 /// Answers what takes how much.
@@ -56,18 +58,28 @@ fn full_name(call: &Call, name: &str) -> Result<String> {
 pub(super) async fn check(call: &Call, request: CheckRequest, stream: ServerStreamSender<Progress>) -> Result<()> {
     let (progress, updates) = progress::Progress::watched();
     let (found, problems) = mpsc::unbounded_channel();
-    let watcher = Arc::new(Watcher { progress, found, last: Mutex::default(), count: AtomicU64::new(0) });
-    let quick = request.quick;
+    let access = access(request.registry, &progress);
+    let later = request.repair.then(Mutex::default);
+    let watcher = Arc::new(Watcher { progress, found, last: Mutex::default(), count: AtomicU64::new(0), later });
+    let (quick, repaired) = (request.quick, AtomicU64::new(0));
     let work = async {
         // When the client goes away nobody receives problems any more, and the thread ends at its next piece.
         let listener = Arc::clone(&watcher);
         let reading =
             move |call: &Call| check::check(call.metadata(), call.content(), call.snapshots(), quick, &*listener);
-        call.blocking(reading).await
+        call.blocking(reading).await?;
+        for problem in watcher.to_repair() {
+            let Some(wanted) = &problem.repair else { continue };
+            let done = repair::repair(&call.store, wanted, &access, &watcher.progress).await;
+            repaired.fetch_add(u64::from(done.is_ok()), Ordering::Relaxed);
+            watcher.tell(&problem, Some(done));
+        }
+        Ok(())
     };
     let ended = |()| {
         let mut ended = Ended::new();
         ended.problems = watcher.count.load(Ordering::Relaxed);
+        ended.repaired = repaired.load(Ordering::Relaxed);
         ended
     };
     tell(&Out::Plain(stream), updates, Also::Problems(problems), work, ended).await
@@ -80,16 +92,39 @@ struct Watcher {
     /// The blob that is being read.
     last: Mutex<Option<(Digest, Item)>>,
     count: AtomicU64,
+    /// What is told once it was tried to repair it.
+    later: Option<Mutex<Vec<check::Problem>>>,
+}
+
+impl Watcher {
+    fn to_repair(&self) -> Vec<check::Problem> {
+        let later = self.later.as_ref().map(|it| std::mem::take(&mut *it.lock().unwrap_or_else(PoisonError::into_inner)));
+        later.unwrap_or_default()
+    }
+
+    fn tell(&self, problem: &check::Problem, repaired: Option<Result<()>>) {
+        let mut message = Problem::new();
+        message.kind = problem.kind.to_owned();
+        (message.object, message.message) = (problem.object.clone(), problem.message.clone());
+        match repaired {
+            Some(Ok(())) => message.repaired = true,
+            Some(Err(error)) => message.message = format!("{}; {error}", message.message),
+            None => {}
+        }
+        // Nobody listens any more: `read` ends the check.
+        let _ = self.found.send(message);
+    }
 }
 
 impl Listener for Watcher {
     fn problem(&self, problem: check::Problem) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        let mut message = Problem::new();
-        message.kind = problem.kind.to_owned();
-        (message.object, message.message) = (problem.object, problem.message);
-        // Nobody listens any more: `read` ends the check.
-        let _ = self.found.send(message);
+        match &self.later {
+            Some(later) if problem.repair.is_some() => {
+                later.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
+            }
+            _ => self.tell(&problem, None),
+        }
     }
 
     fn read(&self, digest: &Digest, offset: u64, size: u64) -> bool {
