@@ -297,7 +297,7 @@ async fn what_is_broken_leaves_no_image() {
         (tar(&[("some", b"file")]), "holds no images"),
         (tar(&[("../index.json", b"{}")]), "leads out"),
         (tar(&[("index.json", b"{}"), ("./index.json", b"{}")]), "twice"),
-        (b"neither tar nor anything else that is known".to_vec(), "holds no images"),
+        (b"neither tar nor anything else that is known".to_vec(), "broken or cut off"),
     ] {
         let error = take(&store, &archive, None).await.unwrap_err();
         assert!(error.message.contains(said), "{said}: {error}");

@@ -70,7 +70,7 @@ pub(super) async fn check(call: &Call, request: CheckRequest, stream: ServerStre
         call.blocking(reading).await?;
         for problem in watcher.to_repair() {
             let Some(wanted) = &problem.repair else { continue };
-            let done = repair::repair(&call.store, wanted, &access, &watcher.progress).await;
+            let done = repair::repair(call.store(), wanted, &access, &watcher.progress).await;
             repaired.fetch_add(u64::from(done.is_ok()), Ordering::Relaxed);
             watcher.tell(&problem, Some(done));
         }
