@@ -26,12 +26,15 @@ const QUEUE: usize = 4;
 /// So often a blob is fetched again that was not what its digest says.
 const TRIES: u32 = 3;
 
+/// A document that is here and not asked for yet.
+type First = Option<(Digest, Vec<u8>)>;
+
 /// One repository of a registry, as this call reaches it.
 #[derive(Clone)]
 pub(crate) struct Remote {
     pub(crate) registry: registry::Remote,
     /// A document that came along with the answer to what a name means.
-    first: Arc<Mutex<Option<(Digest, Vec<u8>)>>>,
+    first: Arc<Mutex<First>>,
     fetched: Arc<AtomicU64>,
 }
 
@@ -78,7 +81,7 @@ impl Remote {
         Ok(bytes)
     }
 
-    fn first(&self) -> MutexGuard<'_, Option<(Digest, Vec<u8>)>> {
+    fn first(&self) -> MutexGuard<'_, First> {
         // Nothing that could panic runs under this lock.
         self.first.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -128,8 +128,7 @@ async fn what_leaves_is_read_by_others_and_runs_there() {
     run(dir, "umoci unpack --image ours:a bundle");
     assert_eq!(std::fs::read_to_string(dir.join("bundle/rootfs/said")).unwrap(), "by another");
 
-    let podman =
-        "podman --root containers --runroot run --storage-driver vfs --cgroup-manager cgroupfs --events-backend none --runtime runc";
+    let podman = "podman --root containers --runroot run --storage-driver vfs --cgroup-manager cgroupfs --events-backend none --runtime runc";
     run(dir, &format!("{podman} load --signature-policy policy.json -i ours.tar"));
     let options = "--rm --network none --ulimit nofile=1024:1024 --ulimit nproc=4096:4096";
     let said = run(dir, &format!("{podman} run {options} example.org/app:a /bin/busybox cat /said"));

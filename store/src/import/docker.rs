@@ -69,7 +69,7 @@ pub(crate) struct Found {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Config {
     /// A file of the archive.
-    File(Descriptor),
+    File(Box<Descriptor>),
     /// Made from what the oldest archives have.
     Made(Vec<u8>),
 }
@@ -103,7 +103,7 @@ fn image(entry: Entry, files: &Files) -> Result<Found> {
     let layers = names.iter().map(|it| Ok(layer(files.get(&name(it)?)?))).collect::<Result<_>>()?;
     Ok(Found {
         names: entry.repo_tags.unwrap_or_default(),
-        config: Config::File(Descriptor::new(media::DOCKER_CONFIG, config.digest.clone(), config.size)),
+        config: Config::File(Box::new(Descriptor::new(media::DOCKER_CONFIG, config.digest.clone(), config.size))),
         layers,
     })
 }
@@ -270,7 +270,10 @@ mod tests {
                             {"Config":"abc.json","RepoTags":null,"Layers":null}]"#;
         let images = images(manifest, &files).unwrap();
         assert_eq!(images[0].names, ["app:1", "app:2"]);
-        assert_eq!(images[0].config, Config::File(Descriptor::new(media::DOCKER_CONFIG, Digest::of(b"config"), 6)));
+        assert_eq!(
+            images[0].config,
+            Config::File(Box::new(Descriptor::new(media::DOCKER_CONFIG, Digest::of(b"config"), 6)))
+        );
         let kinds: Vec<_> = images[0].layers.iter().map(|it| (it.media_type.as_str(), it.size)).collect();
         assert_eq!(kinds, [(media::DOCKER_LAYER, 1), (media::DOCKER_LAYER_GZIP, 2), (media::DOCKER_LAYER, 1)]);
         assert_eq!((images[1].names.len(), images[1].layers.len()), (0, 0));

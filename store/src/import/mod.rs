@@ -231,7 +231,7 @@ fn layout_roots(index: &[u8]) -> Result<Vec<Root>> {
 fn docker_root(call: &Call, found: Found) -> Result<Root> {
     let put = |bytes: &[u8]| call.store.content.put(&call.ns, bytes, &Labels::new(), Some(call.lease.id()));
     let config = match found.config {
-        Config::File(at) => at,
+        Config::File(at) => *at,
         Config::Made(bytes) => Descriptor::new(crate::registry::media::DOCKER_CONFIG, put(&bytes)?, bytes.len() as u64),
     };
     let manifest = docker::manifest(&config, &found.layers)?;

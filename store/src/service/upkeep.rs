@@ -98,7 +98,8 @@ struct Watcher {
 
 impl Watcher {
     fn to_repair(&self) -> Vec<check::Problem> {
-        let later = self.later.as_ref().map(|it| std::mem::take(&mut *it.lock().unwrap_or_else(PoisonError::into_inner)));
+        let later =
+            self.later.as_ref().map(|it| std::mem::take(&mut *it.lock().unwrap_or_else(PoisonError::into_inner)));
         later.unwrap_or_default()
     }
 
