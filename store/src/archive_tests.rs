@@ -275,6 +275,13 @@ async fn an_index_is_taken_whole_and_unpacked_for_one_machine() {
     assert_eq!(store.snapshots.list(&ns(), "", &[]).unwrap().len(), 1);
 }
 
+fn wrong_checksum(archive: &[u8]) -> Vec<u8> {
+    let mut packed = gzip(archive);
+    let at = packed.len() - 8;
+    packed[at] ^= 1;
+    packed
+}
+
 #[tokio::test]
 async fn what_is_broken_leaves_no_image() {
     let dir = tempfile::tempdir().unwrap();
@@ -294,6 +301,7 @@ async fn what_is_broken_leaves_no_image() {
         (image(&|it| drop(it.files.insert("blobs/sha256/short".into(), vec![]))), "is not a digest"),
         (image(&|it| it.manifests[0]["digest"] = json!(Digest::of(b"other"))), "not here"),
         (whole[..whole.len() / 2 + 100].to_vec(), "broken or cut off"),
+        (wrong_checksum(&whole), "broken or cut off"),
         (tar(&[("some", b"file")]), "holds no images"),
         (tar(&[("../index.json", b"{}")]), "leads out"),
         (tar(&[("index.json", b"{}"), ("./index.json", b"{}")]), "twice"),

@@ -106,6 +106,8 @@ fn archive(call: &Call, from: impl Read) -> Result<Files> {
             return Err(Error::data_loss(format!("the archive has more than {FILES} files")));
         }
     }
+    // To its very end: behind the last file come the checksum of what was compressed, and the client's word that this is all.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
     Ok(files)
 }
 
