@@ -28,7 +28,7 @@ pub use reader::Reader;
 
 use crate::error::{Context, Error, Result};
 use crate::fault;
-use crate::fs::{Root, private_dir, remove_tree};
+use crate::fs::{Root, private_dir, remove_tree, sync_dir};
 use crate::metadata::filter::{Filter, Matched, label};
 use crate::metadata::{
     Labels, Metadata, Namespace, failed, from_json, kept, leases, lock, merge_labels, namespaces, time, to_json,
@@ -86,6 +86,9 @@ impl Content {
         private_dir(&dir)?;
         for below in ["blobs", "blobs/sha256", "blobs/sha512", "ingests"] {
             private_dir(&dir.join(below))?;
+        }
+        for made in [root.path(), &dir, &dir.join("blobs")] {
+            sync_dir(made)?;
         }
         let stripes = std::array::from_fn(|_| Mutex::default());
         let inner = Inner { metadata: metadata.clone(), dir, stripes, open: Mutex::default() };

@@ -96,3 +96,42 @@ fn usage_counts_what_has_several_names_once_and_follows_no_link() {
     fs::hard_link(tree.join("a"), tree.join("b")).unwrap();
     assert_eq!(usage(&tree).unwrap(), one);
 }
+
+/// By the system calls that publishing an image makes: a file before its name, a name before its row, trees before theirs, and rows before
+/// anything is removed.
+#[test]
+fn everything_is_synced_before_what_says_that_it_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("calls");
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-y", "-s", "300", "-e", "trace=fsync,fdatasync,syncfs,rename", "-o"]).arg(&log);
+    strace.arg(std::env::current_exe().unwrap());
+    let test = "gc::tests::an_image_keeps_what_it_refers_to_and_its_end_frees_it";
+    match strace.args([test, "--exact"]).stdout(std::process::Stdio::null()).status() {
+        Ok(status) => assert!(status.success()),
+        Err(error) => return crate::testing::skip(&format!("strace: {error}")),
+    }
+    let log = fs::read_to_string(log).unwrap();
+    let calls: Vec<&str> = log
+        .lines()
+        .filter_map(|line| {
+            let found = |words: &[&str]| words.iter().all(|it| line.contains(it));
+            Some(match () {
+                () if found(&["rename(", "/data\", ", "content/blobs/sha256/"]) => "name",
+                () if found(&["rename(", "snapshots/rm-"]) => "remove",
+                () if found(&["sync(", "/data>"]) => "bytes",
+                () if found(&["sync(", "content/blobs/sha256>"]) => "directory",
+                () if found(&["syncfs("]) => "trees",
+                () if found(&["sync(", "metadata.db-wal>"]) => "rows",
+                () => return None,
+            })
+        })
+        .collect();
+    // Before the first blob, the database is made; a row's sync may be followed by others.
+    let first = calls.iter().position(|it| *it == "bytes").expect("a blob");
+    let mut calls = calls[first..].to_vec();
+    calls.dedup();
+    let blob = ["bytes", "name", "directory", "rows"];
+    let wanted = [&blob[..], &blob, &["trees", "rows"], &blob, &["remove", "rows"]].concat();
+    assert_eq!(calls, wanted, "{log}");
+}
