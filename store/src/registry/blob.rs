@@ -1,4 +1,5 @@
-//! A blob, as it comes. It goes on by itself after a cut (RFC 9110, 14: Range), and at the next host when one fails for good.
+//! A part of a blob, as it comes. It goes on by itself after a cut (RFC 9110, 14: Range), and at the next host when one fails for
+//! good.
 
 use std::time::Duration;
 
@@ -13,13 +14,14 @@ use crate::registry::body;
 use crate::registry::client::Remote;
 use crate::registry::exchange::{Ask, Host};
 use crate::registry::fetch::nobody;
+use crate::registry::ranges::BlobStream;
 use crate::registry::retry::Tries;
 
 /// After so many bytes without a cut, a host has all its tries again.
 const PROGRESS: u64 = 1 << 20;
 
-/// A blob that is coming. Its bytes are not verified: who stores them does that.
-pub struct BlobStream {
+/// A part of a blob, by one connection at a time.
+pub(super) struct Part {
     remote: Remote,
     blob: Descriptor,
     offset: u64,
@@ -33,21 +35,23 @@ pub struct BlobStream {
     tries: u32,
     /// Since the last cut.
     came: u64,
+    /// The host does not know ranges: it sends all, whatever it is asked for.
+    sends_all: bool,
 }
 
 impl Remote {
     /// A blob from this offset on. Where it can be had otherwise (`urls`) is never asked: those are hosts that the image names, and
     /// not the user (CVE-2020-15157).
     pub async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream> {
-        self.range(descriptor, offset, descriptor.size).await
+        BlobStream::open(self, descriptor, offset).await
     }
 
     /// A part of a blob.
-    pub(super) async fn range(&self, descriptor: &Descriptor, offset: u64, end: u64) -> Result<BlobStream> {
+    pub(super) async fn part(&self, descriptor: &Descriptor, offset: u64, end: u64) -> Result<Part> {
         if offset > end || end > descriptor.size {
             return Err(Error::invalid(format!("the blob {} has no bytes {offset} to {end}", descriptor.digest)));
         }
-        let mut stream = BlobStream {
+        let mut part = Part {
             remote: self.clone(),
             blob: descriptor.clone(),
             offset,
@@ -57,18 +61,19 @@ impl Remote {
             skip: 0,
             tries: 1,
             came: 0,
+            sends_all: false,
         };
         // What is refused is refused before anything is made ready for it.
         if offset < end {
-            stream.open().await?;
+            part.open().await?;
         }
-        Ok(stream)
+        Ok(part)
     }
 }
 
-impl BlobStream {
-    /// The next bytes, or nothing at the blob's end: then exactly as many came as its descriptor says.
-    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+impl Part {
+    /// The next bytes, or nothing at the part's end: then exactly as many came as were asked for.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
         let patience = self.remote.0.shared.http.patience.stall;
         loop {
             if self.offset == self.end {
@@ -112,15 +117,16 @@ impl BlobStream {
         }
     }
 
-    /// Where the next bytes belong.
-    #[must_use]
-    pub fn offset(&self) -> u64 {
-        self.offset
+    /// Goes on to the blob's end, if all is sent anyway.
+    pub(super) fn take_all(&mut self) -> bool {
+        if self.sends_all {
+            self.end = self.blob.size;
+        }
+        self.sends_all
     }
 
-    /// Who sends it, for messages and for [`Remote::avoid`].
-    #[must_use]
-    pub fn host(&self) -> &str {
+    /// Who sends it.
+    pub(super) fn host(&self) -> &str {
         self.remote.0.hosts.get(self.at).map_or("", |it| &it.endpoint.authority)
     }
 
@@ -219,6 +225,7 @@ impl BlobStream {
             status => return Err(wrong(format!("the answer {status} is no blob"))),
         };
         self.skip = skip;
+        self.sends_all = is_part && answer.status() == StatusCode::OK;
         self.body = Some(answer.response);
         Ok(())
     }

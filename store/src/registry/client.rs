@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper_util::client::proxy::matcher::Matcher;
+use tokio::sync::Semaphore;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::registry::access::{Access, Credentials};
@@ -14,7 +15,7 @@ use crate::registry::hosts::{self, Can, Endpoint};
 use crate::registry::http::{Http, Patience};
 use crate::registry::reference::Repository;
 use crate::registry::retry::Tries;
-use crate::registry::shortened;
+use crate::registry::{ranges, shortened};
 
 /// Which proxies are used.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +43,8 @@ pub struct RegistryConfig {
     pub patience: Patience,
     /// How often something is tried at one host.
     pub tries: Tries,
-    /// A blob is fetched in so many ranges at once, if it is large; 1: as one.
+    /// A blob is fetched in so many ranges at once, if it is large; 1: as one. Several help where a registry is slow to each
+    /// connection; where it is not they are only more requests.
     pub ranges: usize,
     /// A blob is sent in pieces of this size; nothing: as one, which every registry takes.
     pub chunk: Option<u64>,
@@ -70,6 +72,8 @@ pub struct Registry(pub(super) Arc<Shared>);
 pub(super) struct Shared {
     pub(super) config: RegistryConfig,
     pub(super) http: Http,
+    /// Ranges that may wait in memory before their turn, of all blobs together.
+    pub(super) ahead: Arc<Semaphore>,
     /// Loopback hosts that turned out not to speak TLS.
     pub(super) plain: Mutex<HashSet<String>>,
 }
@@ -88,7 +92,12 @@ impl Registry {
             Proxies::None => Matcher::builder().build(),
         };
         let http = Http::new(config.patience, proxies);
-        Ok(Self(Arc::new(Shared { config, http, plain: Mutex::default() })))
+        Ok(Self(Arc::new(Shared {
+            config,
+            http,
+            ahead: Arc::new(Semaphore::new(ranges::AHEAD)),
+            plain: Mutex::default(),
+        })))
     }
 
     /// A repository, for one call.

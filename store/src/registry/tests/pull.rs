@@ -147,6 +147,48 @@ fn a_blob_that_stalls_is_asked_for_again() {
 }
 
 #[test]
+fn a_large_blob_comes_in_ranges_and_in_order() {
+    let served = Served::start();
+    let (descriptor, bytes) = blob(&served, "app", (18 << 20) + 7);
+    run(async {
+        let registry = Registry::new(RegistryConfig { ranges: 3, ..config() }).unwrap();
+        let repository: Repository = format!("{}/app", served.host()).parse().unwrap();
+        let (access, heard) = noticing();
+        let remote = registry.remote(&repository, access).await.unwrap();
+        assert_eq!(fetch(&remote, &descriptor, 0).await.unwrap(), bytes);
+        let asked = |served: &Served| {
+            let mut ranges: Vec<_> = served.seen("GET").into_iter().map(|it| it.range.unwrap_or_default()).collect();
+            ranges.sort();
+            ranges
+        };
+        let all = ["0-4194303", "12582912-16777215", "16777216-", "4194304-8388607", "8388608-12582911"];
+        assert_eq!(asked(&served), all.map(|it| format!("bytes={it}")));
+        // Any of them may be cut off, and a blob may be gone on with.
+        served.faults(|it| it.cut = Some((1 << 20, 5)));
+        assert_eq!(fetch(&remote, &descriptor, 1000).await.unwrap(), bytes[1000..]);
+        assert_eq!(heard.lock().unwrap().len(), 5);
+        // Without ranges it is sent once, and not once for each.
+        served.forget_seen();
+        served.faults(|it| it.no_ranges = true);
+        assert_eq!(fetch(&remote, &descriptor, 0).await.unwrap(), bytes);
+        assert_eq!(served.seen("GET").len(), 1);
+        // What fails for good fails in its turn; several blobs at once share what may wait.
+        served.faults(|it| (it.no_ranges, it.cut) = (false, None));
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            streams.push(remote.blob(&descriptor, 0).await.unwrap());
+        }
+        assert_eq!(registry.0.ahead.available_permits(), 0);
+        for stream in streams {
+            assert_eq!(super::all(stream).await.unwrap(), bytes);
+        }
+        assert_eq!(registry.0.ahead.available_permits(), 4);
+        served.faults(|it| it.instead = [Instead::new("/blobs/", 200), Instead::new("/blobs/", 403)].into());
+        assert!(fetch(&remote, &descriptor, 0).await.is_err());
+    });
+}
+
+#[test]
 fn a_blob_of_another_size_is_refused() {
     let served = Served::start();
     let (descriptor, _) = blob(&served, "app", 1000);
