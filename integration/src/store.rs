@@ -20,7 +20,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{built, wait};
+use crate::{built, sys, wait};
 
 /// `STORE_BIN`, or else the newer of the built `release` and `debug` `tare-store`.
 pub fn under_test() -> PathBuf {
@@ -89,7 +89,10 @@ impl Daemon {
         more(&mut command);
         let child = command.spawn().expect("start the daemon");
         let daemon = Self { dir: dir.to_owned(), child, owned: false };
-        assert!(wait::readable(ready.as_fd(), wait::deadline()), "the daemon is not ready: {}", daemon.log());
+        // One that fails says so and ends.
+        let process = sys::pidfd_open(daemon.pid().as_raw()).expect("watch the daemon");
+        let is_ready = wait::first_readable(ready.as_fd(), process.as_fd(), wait::deadline());
+        assert!(is_ready, "the daemon is not ready: {}", daemon.log());
         let mut word = [0; 64];
         let length = ready.recv(&mut word).expect("hear the daemon");
         assert_eq!(&word[..length], b"READY=1");
@@ -177,8 +180,13 @@ impl Drop for Daemon {
 
 /// The daemon's command, with its own root and socket below `dir` and nothing of this user's.
 pub fn serve(dir: &Path, flags: &[&str]) -> Command {
+    serve_on(&socket(dir), &dir.join("root"), flags)
+}
+
+/// The same with both said.
+pub fn serve_on(socket: &Path, root: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(under_test());
-    command.arg("serve").arg("--socket").arg(socket(dir)).arg("--root").arg(dir.join("root"));
+    command.arg("serve").arg("--socket").arg(socket).arg("--root").arg(root);
     command.args(["--hosts-dir", "/none", "--docker-config", ""]).args(flags).stdin(Stdio::null());
     clean(&mut command);
     command

@@ -29,6 +29,18 @@ pub fn readable(fd: BorrowedFd<'_>, until: Instant) -> bool {
     }
 }
 
+/// Waits until one of two descriptors is readable (or hung up), and says whether the first is; at the deadline neither is.
+pub fn first_readable(first: BorrowedFd<'_>, second: BorrowedFd<'_>, until: Instant) -> bool {
+    let left = until.saturating_duration_since(Instant::now());
+    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+    let mut fds = [PollFd::new(first, PollFlags::POLLIN), PollFd::new(second, PollFlags::POLLIN)];
+    match poll(&mut fds, timeout) {
+        Err(nix::errno::Errno::EINTR) => first_readable(first, second, until),
+        Ok(_) => fds[0].any().unwrap_or(false),
+        Err(e) => panic!("poll: {e}"),
+    }
+}
+
 /// Like [`readable`], for the end of a container or of a runtime that waits for one: meanwhile reaps what such a container
 /// left to us. An init does not end before everything in its pid namespace has been reaped, and of a process that was moved
 /// in from outside (by exec) whose own parent is gone, that is up to this process.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::error::{Error, Result};
 
@@ -64,7 +65,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub hosts_dir: Vec<PathBuf>,
     /// Docker's config.json for calls that bring none; empty: none [env: TARE_STORE_DOCKER_CONFIG] [default: $DOCKER_CONFIG/config.json or ~/.docker/config.json]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub docker_config: Option<PathBuf>,
     /// Blobs that are fetched or sent at once [env: TARE_STORE_PARALLEL] [default: 4]
     #[arg(long, value_name = "N")]

@@ -70,7 +70,7 @@ const PHASES: [Phase; 11] = [
 #[derive(Debug)]
 struct Cell {
     id: Box<str>,
-    kind: &'static str,
+    kind: Mutex<&'static str>,
     phase: AtomicU8,
     offset: AtomicU64,
     total: AtomicU64,
@@ -127,19 +127,22 @@ impl Progress {
     }
 
     /// An item by a name that stays the same: a digest, mostly. `kind` is a word of store.proto's `Item`; `total` in bytes, 0 if it is not
-    /// known. The same name again is the same item.
+    /// known. The same name again is the same item, of which more may be known: what an archive has as a blob turns out to be a layer.
     #[must_use]
     pub fn item(&self, id: &str, kind: &'static str, total: u64) -> Item {
         let Some(shared) = &self.0 else { return Item(None) };
         let cell = {
             let mut state = shared.lock();
             match state.cells.get(id) {
-                Some(cell) => Arc::clone(cell),
+                Some(cell) => {
+                    *cell.kind.lock().unwrap_or_else(PoisonError::into_inner) = kind;
+                    Arc::clone(cell)
+                }
                 None if state.cells.len() >= ITEMS => return Item(None),
                 None => {
                     let cell = Arc::new(Cell {
                         id: id.into(),
-                        kind,
+                        kind: Mutex::new(kind),
                         phase: AtomicU8::new(Phase::Waiting as u8),
                         offset: AtomicU64::new(0),
                         total: AtomicU64::new(total),
@@ -278,7 +281,7 @@ impl Updates {
             cell.changed.store(false, Ordering::Release);
             Update {
                 id: cell.id.to_string(),
-                kind: cell.kind,
+                kind: *cell.kind.lock().unwrap_or_else(PoisonError::into_inner),
                 phase: PHASES[usize::from(cell.phase.load(Ordering::Acquire))],
                 offset: cell.offset.load(Ordering::Relaxed),
                 total: cell.total.load(Ordering::Relaxed),
@@ -361,10 +364,11 @@ mod tests {
     #[test]
     fn the_same_name_is_the_same_item_and_silence_costs_nothing() {
         let (progress, updates) = Progress::watched();
-        progress.item("a", "layer", 7).offset(3);
+        progress.item("a", "blob", 7).offset(3);
         progress.item("a", "layer", 7).phase(Phase::Done);
         let batch = updates.rest();
         assert_eq!((batch.items.len(), batch.items[0].offset, batch.items[0].phase), (1, 3, Phase::Done));
+        assert_eq!(batch.items[0].kind, "layer");
         assert!(PHASES.iter().enumerate().all(|(n, phase)| *phase as usize == n));
         Progress::silent().item("a", "layer", 7).phase(Phase::Done);
         Progress::silent().notice("unheard");

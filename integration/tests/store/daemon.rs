@@ -39,10 +39,10 @@ fn what_was_stored_is_there_after_a_restart_and_after_a_kill() {
 #[test]
 fn a_second_daemon_is_refused_on_the_same_root_and_on_the_same_socket() {
     let daemon = Daemon::start();
-    let same_root = run(store::serve(&daemon.dir, &["--socket", "/var/tmp/none/s"]), None).fails();
+    let (root, elsewhere) = (daemon.dir.join("root"), daemon.dir.join("other"));
+    let same_root = run(store::serve_on(&elsewhere.join("s"), &root, &[]), None).fails();
     assert!(same_root.stderr.contains("in use by process"), "{}", same_root.stderr);
-    let elsewhere = daemon.dir.join("other");
-    let same_socket = run(store::serve(&daemon.dir, &["--root", elsewhere.to_str().unwrap()]), None).fails();
+    let same_socket = run(store::serve_on(&daemon.socket(), &elsewhere, &[]), None).fails();
     assert!(same_socket.stderr.contains("another daemon listens"), "{}", same_socket.stderr);
     daemon.run(&["info"]).ok();
     daemon.stop();

@@ -11,6 +11,7 @@ use super::archive::stdin;
 use super::args_parts as args;
 use super::output::{self, Done, Failure, ago, json_time, label_paths, labels, size, table};
 use super::{Client, Session};
+use crate::content::digest::Algorithm;
 use crate::error::{Error, Kind, Result};
 
 pub(super) async fn run(session: &Session, command: args::Content) -> Done {
@@ -133,8 +134,11 @@ async fn put(
     // The input begins at its beginning: what came before is only passed over.
     let (mut known, mut offset) = (u64::try_from(state.offset).unwrap_or(0), state.offset);
     let mut input = stdin();
+    let algorithm = if digest.starts_with("sha512:") { Algorithm::Sha512 } else { Algorithm::Sha256 };
+    let mut hasher = algorithm.hasher();
     while let Some(piece) = input.recv().await {
         let mut piece = piece?;
+        hasher.update(&piece);
         let passed = known.min(piece.len() as u64);
         known -= passed;
         piece.drain(..usize::try_from(passed).unwrap_or(usize::MAX));
@@ -155,8 +159,11 @@ async fn put(
     let mut request = WriteContentRequest::new();
     request.action = WriteAction::COMMIT.into();
     (request.offset, request.total, request.labels) = (offset, offset, labels);
+    // What was read here, and what it should be: the store has to agree with both.
+    let read = hasher.finish().to_string();
+    request.expected = if digest.is_empty() { read.clone() } else { digest };
     match exchange(client, &mut stream, &request).await {
-        Err(error) if error.kind == Kind::AlreadyExists && !digest.is_empty() => Ok(digest),
+        Err(error) if error.kind == Kind::AlreadyExists => Ok(read),
         response => Ok(response?.digest),
     }
 }
