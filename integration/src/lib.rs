@@ -68,5 +68,5 @@ pub use console::Console;
 pub use container::{Container, Orphan};
 pub use leaks::Leaks;
 pub use output::Output;
-pub use runtime::{Running, Runtime, built, in_path, probe_path, under_test};
+pub use runtime::{Running, Runtime, built, built_for_debugging, in_path, probe_path, under_test};
 pub use skip::report_skip;

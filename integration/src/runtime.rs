@@ -290,6 +290,13 @@ pub fn built(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("no {name} in {}: run `cargo build --workspace` first", target.display()))
 }
 
+/// The debug build of a program of ours: with the points where tests let it fail.
+pub fn built_for_debugging(name: &str) -> PathBuf {
+    let path = target_dir().join("debug").join(name);
+    assert!(path.is_file(), "no {}: run `cargo build --workspace` first", path.display());
+    path
+}
+
 /// Where a program of this name is, as the shell would find it.
 pub fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -111,3 +111,13 @@ pub fn file(path: &Path, enough: impl Fn(&str) -> bool) -> String {
         let _ = inotify.read_events();
     }
 }
+
+/// Waits until this holds, for what tells nobody that it happened: asked again and again, each time of another process. Panics at the
+/// deadline.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = deadline();
+    while !holds() {
+        assert!(Instant::now() < until, "waiting until {what}: the deadline passed");
+        std::thread::yield_now();
+    }
+}

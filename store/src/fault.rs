@@ -1,4 +1,4 @@
-//! Named points between the steps of whatever must survive a crash. They are in test builds only (feature `faults`).
+//! Named points between the steps of whatever must survive a crash. They are in debug builds only.
 //!
 //! `TARE_STORE_FAULT=content.commit.renamed:2` kills the program, by SIGKILL, when it comes to that point for the second time;
 //! `…=error` after the name (and number) lets the step fail instead. Crash tests go through [`POINTS`].
@@ -42,14 +42,14 @@ pub const POINTS: &[&str] = &[
 ];
 
 /// Passes, unless a test wants otherwise.
-#[cfg(not(any(test, feature = "faults")))]
+#[cfg(not(any(test, debug_assertions)))]
 #[inline(always)]
 pub fn point(_name: &'static str) -> Result<()> {
     Ok(())
 }
 
 /// Passes, unless a test wants otherwise.
-#[cfg(any(test, feature = "faults"))]
+#[cfg(any(test, debug_assertions))]
 pub fn point(name: &'static str) -> Result<()> {
     armed::point(name)
 }
@@ -57,7 +57,7 @@ pub fn point(name: &'static str) -> Result<()> {
 #[cfg(test)]
 pub(crate) use armed::fail_at;
 
-#[cfg(any(test, feature = "faults"))]
+#[cfg(any(test, debug_assertions))]
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicUsize, Ordering};

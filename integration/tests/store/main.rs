@@ -1,10 +1,14 @@
-//! The store as its users meet it: the real program, its socket and its command line.
+//! The store as its users meet it: the real program, its socket and its command line, real registries, and everything that can go
+//! wrong round it.
 //!
 //! What needs no daemon of its own is tested in `store/` itself.
-
 #![allow(clippy::disallowed_methods)]
 
 mod archives;
 mod cli;
+mod conditions;
+mod crash;
 mod daemon;
+mod harness;
+mod power;
 mod python;

@@ -44,7 +44,7 @@ pub struct Compressor<W: Write> {
 }
 
 enum Inner<W: Write> {
-    None(Hashed<W>),
+    None(Box<Hashed<W>>),
     Gzip(Box<GzEncoder<Hashed<W>>>),
     Zstd(Box<ZstdEncoder<'static, Hashed<W>>>),
 }
@@ -54,7 +54,7 @@ impl<W: Write> Compressor<W> {
     pub fn new(out: W, compression: Compression) -> Result<Self> {
         let out = Hashed::new(out);
         let inner = match compression {
-            Compression::None => Inner::None(out),
+            Compression::None => Inner::None(Box::new(out)),
             // Without a builder's name and time the header is ten constant bytes.
             Compression::Gzip => {
                 Inner::Gzip(Box::new(GzBuilder::new().write(out, flate2::Compression::new(GZIP_LEVEL))))
@@ -72,7 +72,7 @@ impl<W: Write> Compressor<W> {
     /// Ends the blob: the writer, and digest and bytes of what it got.
     pub fn finish(self) -> Result<(W, Digest, u64)> {
         let hashed = match self.inner {
-            Inner::None(out) => Ok(out),
+            Inner::None(out) => Ok(*out),
             Inner::Gzip(encoder) => encoder.finish(),
             Inner::Zstd(encoder) => encoder.finish(),
         };
