@@ -1,0 +1,100 @@
+//! Where things lie; every root is a flag and an environment variable.
+
+use std::path::{Path, PathBuf};
+
+/// The roots of one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// What outlives a boot.
+    pub root: PathBuf,
+    /// What does not.
+    pub run: PathBuf,
+    /// The store's socket.
+    pub store: PathBuf,
+}
+
+impl Paths {
+    /// A container's record, log and files.
+    #[must_use]
+    pub fn container(&self, id: &str) -> PathBuf {
+        self.containers().join(id)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    /// Who has which name.
+    #[must_use]
+    pub fn names(&self) -> PathBuf {
+        self.root.join("names")
+    }
+
+    /// The networks' records.
+    #[must_use]
+    pub fn networks(&self) -> PathBuf {
+        self.root.join("networks")
+    }
+
+    /// The volumes.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    /// What happened, a line of JSON each.
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.root.join("events.log")
+    }
+
+    /// A container's log.
+    #[must_use]
+    pub fn log(&self, id: &str) -> PathBuf {
+        self.container(id).join(format!("{id}-json.log"))
+    }
+
+    /// What there is of a container while it runs.
+    #[must_use]
+    pub fn running(&self, id: &str) -> PathBuf {
+        self.run.join("containers").join(id)
+    }
+
+    /// The OCI bundle that its shim works in.
+    #[must_use]
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        self.running(id).join("bundle")
+    }
+
+    /// The socket that clients attach to.
+    #[must_use]
+    pub fn attach(&self, id: &str) -> PathBuf {
+        self.running(id).join("attach")
+    }
+
+    /// The fifo that clients write its standard input to.
+    #[must_use]
+    pub fn stdin(&self, id: &str) -> PathBuf {
+        self.running(id).join("stdin")
+    }
+
+    /// Its network namespace, bound.
+    #[must_use]
+    pub fn netns(&self, id: &str) -> PathBuf {
+        self.run.join("netns").join(id)
+    }
+
+    /// Where shims put their sockets.
+    #[must_use]
+    pub fn shims(&self) -> PathBuf {
+        self.run.join("shims")
+    }
+}
+
+/// A path as the text that a record or a request holds.
+#[must_use]
+pub fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,3 @@
+//! From a record and an image to what a runtime is told.
+
+pub mod capabilities;
