@@ -122,6 +122,8 @@ fn unlink(
             snapshots.trees().remove(*tree)?;
         }
     }
+    // What is said to be free is free.
+    snapshots.trees().flush();
     fault::point("gc.unlinked")
 }
 

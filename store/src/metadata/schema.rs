@@ -47,7 +47,7 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     let connection = Connection::open(path).map_err(|it| failed(&format!("open {shown}"), it))?;
     // EXCLUSIVE before the first access: the log's index is then in memory, and a second daemon cannot get in even without our lock.
     let settings = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
-                    PRAGMA journal_size_limit = 4194304; PRAGMA temp_store = MEMORY;";
+                    PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 4194304; PRAGMA temp_store = MEMORY;";
     connection.execute_batch(settings).map_err(|it| failed(&format!("open {shown}"), it))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)

@@ -60,36 +60,59 @@ impl Snapshots {
             )));
         }
         let metadata = &self.inner.metadata;
-        // Twice: now, so that nothing is made for a request that is wrong, and with the row, for what happened meanwhile.
-        let parents = self.inner.metadata.write(|transaction| self.check(transaction, driver, request))?;
-        let tree = self.inner.trees.create(kind == Kind::Active && driver == Driver::Overlay)?;
-        self.fill(&tree, kind, driver, &parents, owner)
-            .map_err(|error| error.within(format!("prepare snapshot {key:?}")))?;
-        fault::point("snapshots.prepare.made")?;
-        let now = metadata.now();
-        let row = Row {
-            name: key.to_owned(),
-            kind,
-            parent: Some(parent.to_owned()).filter(|it| !it.is_empty()),
-            tree: tree.number,
-            verified: false,
-            diff_id: String::new(),
-            usage: Usage::default(),
-            labels: labels.clone(),
-            created: now,
-            updated: now,
+        let make = |parents: &[Row]| {
+            let tree = self.inner.trees.create(kind == Kind::Active && driver == Driver::Overlay)?;
+            let filled = self.fill(&tree, kind, driver, parents, owner);
+            filled.map_err(|error| error.within(format!("prepare snapshot {key:?}")))?;
+            fault::point("snapshots.prepare.made")?;
+            Ok(tree)
         };
-        metadata.write(|transaction| {
-            let again = self.check(transaction, driver, request)?;
-            if !again.iter().map(|it| it.tree).eq(parents.iter().map(|it| it.tree)) {
-                return Err(Error::unavailable(format!("parent {parent:?} changed while {key:?} was prepared on it")));
-            }
+        let record = |transaction: &Transaction<'_>, tree: &Tree| {
+            let row = self.new_row(kind, request, tree.number);
             rows::put(transaction, ns, driver.name(), &row)?;
-            leases::keep(transaction, ns, lease, &format!("snapshots/{}", driver.name()), key)
-        })?;
+            leases::keep(transaction, ns, lease, &format!("snapshots/{}", driver.name()), key)?;
+            Ok(row)
+        };
+        let (row, parents, tree) = if driver == Driver::Native && kind == Kind::Active {
+            // A copy takes long: it is made between two transactions, and what was true in the first must be in the second.
+            let parents = metadata.read(|transaction| self.check(transaction, driver, request))?;
+            let copied = make(&parents);
+            metadata.write(|transaction| {
+                let again = self.check(transaction, driver, request)?;
+                if !again.iter().map(|it| it.tree).eq(parents.iter().map(|it| it.tree)) {
+                    return Err(Error::unavailable(format!(
+                        "parent {parent:?} changed while {key:?} was prepared on it"
+                    )));
+                }
+                let tree = copied?;
+                Ok((record(transaction, &tree)?, again, tree))
+            })?
+        } else {
+            metadata.write(|transaction| {
+                let parents = self.check(transaction, driver, request)?;
+                let tree = make(&parents)?;
+                Ok((record(transaction, &tree)?, parents, tree))
+            })?
+        };
         tree.keep();
         fault::point("snapshots.prepare.row")?;
         Ok(self.mounts_of(driver, &row, &parents))
+    }
+
+    fn new_row(&self, kind: Kind, request: &Request<'_>, tree: u64) -> Row {
+        let now = self.inner.metadata.now();
+        Row {
+            name: request.key.to_owned(),
+            kind,
+            parent: Some(request.parent.to_owned()).filter(|it| !it.is_empty()),
+            tree,
+            verified: false,
+            diff_id: String::new(),
+            usage: Usage::default(),
+            labels: request.labels.clone(),
+            created: now,
+            updated: now,
+        }
     }
 
     /// What it shall stand on, the top one first; fails if the key is taken or the parent cannot be one.

@@ -21,6 +21,7 @@ pub mod copy;
 mod extraction;
 mod ids;
 mod mounts;
+mod remover;
 pub(crate) mod rows;
 mod trees;
 

@@ -11,6 +11,11 @@ fn ns() -> Namespace {
     Namespace::default()
 }
 
+fn it_is_empty(parts: &Parts) {
+    parts.snapshots.trees().flush();
+    assert_eq!(parts.list("snapshots"), Vec::<String>::new());
+}
+
 /// A committed snapshot of the default snapshotter, with one file.
 fn committed(parts: &Parts, name: &str, parent: &str) {
     let (it, none) = (&parts.snapshots, labels(&[]));
@@ -71,7 +76,7 @@ fn snapshots_behave_as_containerds() {
     for name in ["v", "new", "top", "late-new", "base"] {
         it.remove(&ns(), "", name).unwrap();
     }
-    assert!(parts.list("snapshots").is_empty());
+    it_is_empty(&parts);
 }
 
 #[test]
@@ -154,6 +159,7 @@ fn verified_layers_are_shared_by_namespaces_and_others_are_not() {
     parts.snapshots.remove(&ns(), "", "two").unwrap();
     parts.snapshots.remove(&ns(), "", "one").unwrap();
     // The other namespace still has them.
+    parts.snapshots.trees().flush();
     assert_eq!(parts.list("snapshots"), trees[..2]);
     parts.snapshots.prepare(&request(&other, "a", "two", &labels(&[]))).unwrap();
     let lowers = parts.snapshots.lowers(&other, "", "two").unwrap();
@@ -162,6 +168,7 @@ fn verified_layers_are_shared_by_namespaces_and_others_are_not() {
     let again = parts.snapshots.sync(vec![parts.extracted(&other, "one", None)]).unwrap();
     let publication = Publication { ns: &other, lease: None, layers: again, blobs: Vec::new(), images: Vec::new() };
     parts.metadata.publish(publication).unwrap();
+    parts.snapshots.trees().flush();
     assert_eq!(parts.list("snapshots").len(), 3);
 }
 
@@ -186,7 +193,7 @@ fn what_is_not_published_is_removed_and_what_fails_leaves_nothing() {
     let armed = fail_at("snapshots.prepare.made");
     parts.snapshots.prepare(&request(&ns(), "a", "", &labels(&[]))).unwrap_err();
     drop(armed);
-    assert!(parts.list("snapshots").is_empty());
+    it_is_empty(&parts);
     assert!(parts.snapshots.list(&ns(), "", &[]).unwrap().is_empty());
 }
 
@@ -197,13 +204,13 @@ fn what_a_crash_left_is_swept_at_the_start_and_by_cleanup() {
     parts.snapshots.prepare(&request(&ns(), "a", "base", &labels(&[]))).unwrap();
     parts.snapshots.prepare(&request(&ns(), "lost", "base", &labels(&[]))).unwrap();
     let running = parts.snapshots.extraction(&ns(), "", "x", None).unwrap();
-    for left in ["77/fs", "rm-5/fs", "new-1"] {
-        fs::create_dir_all(parts.path.join("snapshots").join(left)).unwrap();
-    }
+    fs::create_dir_all(parts.path.join("snapshots/77/fs")).unwrap();
     parts.snapshots.cleanup().unwrap();
     assert_eq!(parts.list("snapshots"), ["1", "2", "3", "4"], "what runs stays");
     drop(running);
-    fs::create_dir_all(parts.path.join("snapshots/88/fs")).unwrap();
+    for left in ["88/fs", "rm-5/fs", "new-1"] {
+        fs::create_dir_all(parts.path.join("snapshots").join(left)).unwrap();
+    }
     // A power cut kept the row, and lost the directory.
     fs::remove_dir_all(parts.path.join("snapshots/3")).unwrap();
     let parts = parts.again();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::remover::Remover;
 use super::rows;
 use crate::error::{Context, Result};
 use crate::fault;
@@ -20,6 +21,7 @@ pub(crate) struct Trees {
     next: Arc<AtomicU64>,
     /// Made by a call that runs, and named by no row yet.
     unnamed: Arc<Mutex<HashSet<u64>>>,
+    remover: Arc<Remover>,
 }
 
 /// A tree that no row names yet. Dropped without [`Tree::keep`], it is removed.
@@ -34,10 +36,16 @@ impl Trees {
     pub(super) fn open(root: &Path, metadata: &Metadata) -> Result<Self> {
         let dir = root.join("snapshots");
         private_dir(&dir)?;
-        let trees = Self { dir: Arc::new(dir), next: Arc::default(), unnamed: Arc::default() };
+        let remover = Arc::new(Remover::start()?);
+        let trees = Self { dir: Arc::new(dir), next: Arc::default(), unnamed: Arc::default(), remover };
         // A power cut can keep the row of a snapshot that was just prepared and lose its directory. Nothing was ever in it.
         let on_disk: HashSet<u64> = trees.listed()?.iter().filter_map(|it| it.parse().ok()).collect();
         metadata.write(|transaction| rows::drop_empty(transaction, &on_disk))?;
+        for name in trees.listed()? {
+            if name.parse::<u64>().is_err() {
+                remove_tree(&trees.dir.join(name))?;
+            }
+        }
         trees.sweep(metadata)?;
         let last = metadata.read(rows::trees)?.into_iter().max().unwrap_or(0);
         trees.next.store(last + 1, Ordering::Relaxed);
@@ -68,14 +76,17 @@ impl Trees {
         let tree = Tree { trees: self.clone(), number, kept: false };
         // The outer one is shut for others even if somebody opens the store's root.
         make(&self.path(number), 0o700)?;
-        make(&self.fs(number), 0o755)?;
+        let fs = self.fs(number);
+        make(&fs, 0o755)?;
+        // Whatever our umask is: this one is the root directory of containers.
+        set_permissions(&fs, Permissions::from_mode(0o755)).context(|| format!("open {} for all", fs.display()))?;
         if work {
             make(&self.work(number), 0o711)?;
         }
         Ok(tree)
     }
 
-    /// Removes a tree that no row names any more; the removal of its last row must be durable, unless it never was a layer.
+    /// Begins to remove a tree that no row names any more; the removal of its last row must be durable, unless it never was a layer.
     pub(crate) fn remove(&self, number: u64) -> Result<()> {
         // First out of the way, in one step: of a half-removed tree nothing is ever found under its number.
         let out = self.dir.join(format!("rm-{number}"));
@@ -84,7 +95,13 @@ impl Trees {
             done => done.context(|| format!("remove snapshot tree {number}"))?,
         }
         fault::point("snapshots.remove.renamed")?;
-        remove_tree(&out)
+        self.remover.remove(out);
+        Ok(())
+    }
+
+    /// Waits until all of which the removal began is gone.
+    pub(crate) fn flush(&self) {
+        self.remover.flush();
     }
 
     /// Removes what neither a row nor a running call names.
@@ -97,9 +114,11 @@ impl Trees {
             match name.parse::<u64>() {
                 Ok(number) if named.contains(&number) || unnamed.contains(&number) => {}
                 Ok(number) => self.remove(number)?,
-                Err(_) => remove_tree(&self.dir.join(name))?,
+                // Is on its way out.
+                Err(_) => {}
             }
         }
+        self.flush();
         Ok(())
     }
 
@@ -111,10 +130,7 @@ impl Trees {
 }
 
 fn make(path: &Path, mode: u32) -> Result<()> {
-    let making = || format!("make {}", path.display());
-    DirBuilder::new().mode(mode).create(path).context(making)?;
-    // Whatever our umask is.
-    set_permissions(path, Permissions::from_mode(mode)).context(making)
+    DirBuilder::new().mode(mode).create(path).context(|| format!("make {}", path.display()))
 }
 
 impl Tree {
