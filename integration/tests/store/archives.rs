@@ -7,7 +7,7 @@ use std::process::Command;
 use integration::store::Daemon;
 
 /// An OCI layout with one image of two layers, made by umoci.
-fn layout(dir: &Path) -> PathBuf {
+pub(crate) fn layout(dir: &Path) -> PathBuf {
     let layout = dir.join("layout");
     let at = format!("{}:v1", layout.display());
     let umoci = |args: &[&str]| {

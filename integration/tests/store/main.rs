@@ -12,3 +12,4 @@ mod daemon;
 mod harness;
 mod power;
 mod python;
+mod registry;

@@ -6,17 +6,22 @@ use std::process::Command;
 use integration::skip;
 use integration::store::{Daemon, Ran, run};
 
-fn python(store: &Daemon, args: &[&str], input: Option<&[u8]>) -> Ran {
+pub(crate) fn python(store: &Daemon, args: &[&str], input: Option<&[u8]>) -> Ran {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("store-client.py");
     let mut command = Command::new("/usr/bin/python3");
     command.arg(script).arg(store.socket()).args(args);
     run(command, input)
 }
 
+/// Whether this machine has what the client is made with.
+pub(crate) fn able() -> bool {
+    let protobuf = Command::new("/usr/bin/python3").args(["-c", "import google.protobuf"]).output();
+    integration::in_path("protoc").is_some() && protobuf.is_ok_and(|it| it.status.success())
+}
+
 #[test]
 fn another_language_needs_the_proto_files_alone() {
-    let protobuf = Command::new("/usr/bin/python3").args(["-c", "import google.protobuf"]).output();
-    if integration::in_path("protoc").is_none() || !protobuf.is_ok_and(|it| it.status.success()) {
+    if !able() {
         skip!("there is no protoc, or no protobuf for Python");
     }
     let store = Daemon::start();

@@ -42,8 +42,10 @@ pub(super) async fn options(args: &args::Registry, host: &str) -> Result<Message
         options.credentials = MessageField::some(credentials);
     }
     let (path, said) = (path(args.docker_config.clone()), args.docker_config.is_some());
+    // Who gives credentials may be about to make the file.
+    let must_be = said && args.user.is_none();
     if let Some(path) = path {
-        options.docker_config = apart(move || read(&path, said)).await?.unwrap_or_default();
+        options.docker_config = apart(move || read(&path, must_be)).await?.unwrap_or_default();
     }
     Ok(MessageField::some(options))
 }
