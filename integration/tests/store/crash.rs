@@ -19,6 +19,9 @@ struct Scenario {
 /// One step: what is called, and what holds once it was reported done.
 type Step = (&'static str, fn(&Scenario, &Store) -> Result<(), String>);
 
+/// The digest of nothing.
+const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
 const STEPS: &[Step] = &[
     ("pull", |it, store| store.try_run(&["pull", &it.first]).map(drop)),
     ("pull without unpacking", |it, store| store.try_run(&["pull", "--no-unpack", &it.second]).map(drop)),
@@ -45,6 +48,11 @@ const STEPS: &[Step] = &[
     ("remove snapshots", |_, store| {
         store.try_run(&["snapshot", "rm", "work"]).or_else(gone)?;
         store.try_run(&["snapshot", "rm", "kept"]).or_else(gone).map(drop)
+    }),
+    ("remove a blob", |_, store| {
+        // Nothing on standard input: the blob without bytes.
+        store.try_run(&["content", "put", "empty"]).or_else(exists)?;
+        store.try_run(&["content", "rm", EMPTY]).or_else(gone).map(drop)
     }),
     ("collect", |_, store| store.try_run(&["gc"]).map(drop)),
     ("import", |it, store| store.try_run(&["import", &it.archive]).map(drop)),
