@@ -4,7 +4,7 @@
 //! use integration::registry::{Auth, Registry};
 //!
 //! let registry = Registry::start();
-//! let digest = registry.blob("team/app", b"bytes");
+//! let digest = registry.blob("team/app", "bytes");
 //! registry.faults(|it| it.cut = Some((100, 2)));          // two answers end after 100 bytes
 //! registry.faults(|it| it.auth = Auth::Basic("me".into(), "secret".into()));
 //! // … the client under test speaks to registry.host() …
