@@ -11,7 +11,7 @@
 //! What holds everywhere:
 //! - Nothing that came from a registry is believed without its digest or its limit ([`limit`]).
 //! - Credentials are bound to the host they were given for. They never follow a redirect, a mirror or a location to another
-//!   host (CVE-2020-15157), and a token server elsewhere gets them only by the rules in [`auth`].
+//!   host (CVE-2020-15157), and a token server elsewhere gets them only by the rules in [`realm`].
 //! - A wait has an end: connecting, each answer, and each pause between two pieces of a body.
 //! - What may succeed on another try is tried again, with growing pauses, a bounded number of times ([`retry`]).
 
@@ -35,6 +35,7 @@ pub mod manifest;
 pub mod media;
 pub mod platform;
 mod ranges;
+mod realm;
 pub mod reference;
 mod referrers;
 pub mod retry;
