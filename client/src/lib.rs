@@ -38,6 +38,7 @@
 //!   the container's own.
 
 pub mod error;
+pub mod events;
 pub mod names;
 pub mod paths;
 pub mod record;
