@@ -37,12 +37,17 @@
 //! - Exit codes are docker's: 125 for what `tarectl` itself cannot do, 126 and 127 for a command that cannot be run or found, otherwise
 //!   the container's own.
 
+pub mod client;
 pub mod error;
 pub mod events;
+mod gate;
 pub mod names;
 pub mod paths;
 pub mod record;
+pub mod records;
+pub mod shim;
 pub mod spec;
+pub mod store;
 pub mod table;
 pub mod template;
 pub mod time;

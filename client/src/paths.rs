@@ -2,6 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::error::{Error, Result};
+
+/// The longest path of a socket (unix(7)), the final zero not counted.
+const LONGEST_SOCKET: usize = 107;
+
 /// The roots of one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
@@ -14,6 +19,45 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// As the environment says (`TARECTL_ROOT`, `TARECTL_RUN`, `TARE_STORE_SOCKET`), or the usual ones.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let given = |name: &str, usual: &str| {
+            std::env::var_os(name).filter(|it| !it.is_empty()).map_or_else(|| PathBuf::from(usual), PathBuf::from)
+        };
+        Self {
+            root: given("TARECTL_ROOT", "/var/lib/tarectl"),
+            run: given("TARECTL_RUN", "/run/tarectl"),
+            store: given("TARE_STORE_SOCKET", "/run/tare-store/ttrpc.sock"),
+        }
+    }
+
+    /// Whether all that is made below these roots can be named.
+    ///
+    /// # Errors
+    /// One is not absolute, or too long for a socket's path.
+    pub fn check(&self) -> Result<()> {
+        for (root, variable) in
+            [(&self.root, "TARECTL_ROOT"), (&self.run, "TARECTL_RUN"), (&self.store, "TARE_STORE_SOCKET")]
+        {
+            if !root.is_absolute() {
+                return Err(Error::usage(format!(
+                    "{variable} is {}, which is no absolute path: give one",
+                    root.display()
+                )));
+            }
+        }
+        let longest = self.attach(&"0".repeat(64)).as_os_str().len();
+        if longest > LONGEST_SOCKET {
+            return Err(Error::usage(format!(
+                "{} is too long a path for the sockets below it: set TARECTL_RUN to one that is {} characters shorter",
+                self.run.display(),
+                longest - LONGEST_SOCKET
+            )));
+        }
+        Ok(())
+    }
+
     /// A container's record, log and files.
     #[must_use]
     pub fn container(&self, id: &str) -> PathBuf {
@@ -84,6 +128,12 @@ impl Paths {
     #[must_use]
     pub fn netns(&self, id: &str) -> PathBuf {
         self.run.join("netns").join(id)
+    }
+
+    /// Where the runtime keeps its states.
+    #[must_use]
+    pub fn runtime(&self) -> PathBuf {
+        self.run.join("runtime")
     }
 
     /// Where shims put their sockets.
