@@ -41,6 +41,9 @@ pub struct Container {
     pub mounts: Vec<Mount>,
     /// By network: what it has there. Filled while it runs; names, aliases and addresses asked for stay.
     pub networks: BTreeMap<String, Endpoint>,
+    /// `80/tcp` → where on the host it is published while it runs: no port is left open here.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<String, Vec<PortBinding>>,
 }
 
 impl Default for Container {
@@ -57,6 +60,7 @@ impl Default for Container {
             state: State::default(),
             mounts: Vec::new(),
             networks: BTreeMap::new(),
+            ports: BTreeMap::new(),
         }
     }
 }
@@ -481,6 +485,9 @@ pub struct Endpoint {
     /// The addresses that were asked for.
     #[serde(rename = "RequestedIP")]
     pub requested_ip: String,
+    /// The MAC address that was asked for.
+    #[serde(rename = "RequestedMAC")]
+    pub requested_mac: String,
     /// Other names of it there.
     pub aliases: Vec<String>,
     /// `container:alias` there.
