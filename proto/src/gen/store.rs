@@ -3352,6 +3352,563 @@ impl ::protobuf::Message for Referrer {
     }
 }
 
+// @@protoc_insertion_point(message:tare.store.v1.TagsRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct TagsRequest {
+    // message fields
+    // @@protoc_insertion_point(field:tare.store.v1.TagsRequest.repository)
+    pub repository: ::std::string::String,
+    // @@protoc_insertion_point(field:tare.store.v1.TagsRequest.registry)
+    pub registry: ::protobuf::MessageField<RegistryOptions>,
+    // special fields
+    // @@protoc_insertion_point(special_field:tare.store.v1.TagsRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a TagsRequest {
+    fn default() -> &'a TagsRequest {
+        <TagsRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl TagsRequest {
+    pub fn new() -> TagsRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for TagsRequest {
+    const NAME: &'static str = "TagsRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.repository = is.read_string()?;
+                },
+                18 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.registry)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.repository.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.repository);
+        }
+        if let Some(v) = self.registry.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.repository.is_empty() {
+            os.write_string(1, &self.repository)?;
+        }
+        if let Some(v) = self.registry.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> TagsRequest {
+        TagsRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.repository.clear();
+        self.registry.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static TagsRequest {
+        static instance: TagsRequest = TagsRequest {
+            repository: ::std::string::String::new(),
+            registry: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:tare.store.v1.TagsResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct TagsResponse {
+    // message fields
+    // @@protoc_insertion_point(field:tare.store.v1.TagsResponse.tags)
+    pub tags: ::std::vec::Vec<::std::string::String>,
+    // special fields
+    // @@protoc_insertion_point(special_field:tare.store.v1.TagsResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a TagsResponse {
+    fn default() -> &'a TagsResponse {
+        <TagsResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl TagsResponse {
+    pub fn new() -> TagsResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for TagsResponse {
+    const NAME: &'static str = "TagsResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.tags.push(is.read_string()?);
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        for value in &self.tags {
+            my_size += ::protobuf::rt::string_size(1, &value);
+        };
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        for v in &self.tags {
+            os.write_string(1, &v)?;
+        };
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> TagsResponse {
+        TagsResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.tags.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static TagsResponse {
+        static instance: TagsResponse = TagsResponse {
+            tags: ::std::vec::Vec::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:tare.store.v1.SearchRequest)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct SearchRequest {
+    // message fields
+    // @@protoc_insertion_point(field:tare.store.v1.SearchRequest.host)
+    pub host: ::std::string::String,
+    // @@protoc_insertion_point(field:tare.store.v1.SearchRequest.term)
+    pub term: ::std::string::String,
+    // @@protoc_insertion_point(field:tare.store.v1.SearchRequest.limit)
+    pub limit: u32,
+    // @@protoc_insertion_point(field:tare.store.v1.SearchRequest.registry)
+    pub registry: ::protobuf::MessageField<RegistryOptions>,
+    // special fields
+    // @@protoc_insertion_point(special_field:tare.store.v1.SearchRequest.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a SearchRequest {
+    fn default() -> &'a SearchRequest {
+        <SearchRequest as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl SearchRequest {
+    pub fn new() -> SearchRequest {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for SearchRequest {
+    const NAME: &'static str = "SearchRequest";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.host = is.read_string()?;
+                },
+                18 => {
+                    self.term = is.read_string()?;
+                },
+                24 => {
+                    self.limit = is.read_uint32()?;
+                },
+                34 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.registry)?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.host.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.host);
+        }
+        if !self.term.is_empty() {
+            my_size += ::protobuf::rt::string_size(2, &self.term);
+        }
+        if self.limit != 0 {
+            my_size += ::protobuf::rt::uint32_size(3, self.limit);
+        }
+        if let Some(v) = self.registry.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.host.is_empty() {
+            os.write_string(1, &self.host)?;
+        }
+        if !self.term.is_empty() {
+            os.write_string(2, &self.term)?;
+        }
+        if self.limit != 0 {
+            os.write_uint32(3, self.limit)?;
+        }
+        if let Some(v) = self.registry.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(4, v, os)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> SearchRequest {
+        SearchRequest::new()
+    }
+
+    fn clear(&mut self) {
+        self.host.clear();
+        self.term.clear();
+        self.limit = 0;
+        self.registry.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static SearchRequest {
+        static instance: SearchRequest = SearchRequest {
+            host: ::std::string::String::new(),
+            term: ::std::string::String::new(),
+            limit: 0,
+            registry: ::protobuf::MessageField::none(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:tare.store.v1.SearchResponse)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct SearchResponse {
+    // message fields
+    // @@protoc_insertion_point(field:tare.store.v1.SearchResponse.results)
+    pub results: ::std::vec::Vec<SearchResult>,
+    // special fields
+    // @@protoc_insertion_point(special_field:tare.store.v1.SearchResponse.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a SearchResponse {
+    fn default() -> &'a SearchResponse {
+        <SearchResponse as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl SearchResponse {
+    pub fn new() -> SearchResponse {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for SearchResponse {
+    const NAME: &'static str = "SearchResponse";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.results.push(is.read_message()?);
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        for value in &self.results {
+            let len = value.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        };
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        for v in &self.results {
+            ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
+        };
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> SearchResponse {
+        SearchResponse::new()
+    }
+
+    fn clear(&mut self) {
+        self.results.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static SearchResponse {
+        static instance: SearchResponse = SearchResponse {
+            results: ::std::vec::Vec::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
+// @@protoc_insertion_point(message:tare.store.v1.SearchResult)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct SearchResult {
+    // message fields
+    // @@protoc_insertion_point(field:tare.store.v1.SearchResult.name)
+    pub name: ::std::string::String,
+    // @@protoc_insertion_point(field:tare.store.v1.SearchResult.description)
+    pub description: ::std::string::String,
+    // @@protoc_insertion_point(field:tare.store.v1.SearchResult.stars)
+    pub stars: u64,
+    // @@protoc_insertion_point(field:tare.store.v1.SearchResult.official)
+    pub official: bool,
+    // @@protoc_insertion_point(field:tare.store.v1.SearchResult.automated)
+    pub automated: bool,
+    // special fields
+    // @@protoc_insertion_point(special_field:tare.store.v1.SearchResult.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a SearchResult {
+    fn default() -> &'a SearchResult {
+        <SearchResult as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl SearchResult {
+    pub fn new() -> SearchResult {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for SearchResult {
+    const NAME: &'static str = "SearchResult";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.name = is.read_string()?;
+                },
+                18 => {
+                    self.description = is.read_string()?;
+                },
+                24 => {
+                    self.stars = is.read_uint64()?;
+                },
+                32 => {
+                    self.official = is.read_bool()?;
+                },
+                40 => {
+                    self.automated = is.read_bool()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if !self.name.is_empty() {
+            my_size += ::protobuf::rt::string_size(1, &self.name);
+        }
+        if !self.description.is_empty() {
+            my_size += ::protobuf::rt::string_size(2, &self.description);
+        }
+        if self.stars != 0 {
+            my_size += ::protobuf::rt::uint64_size(3, self.stars);
+        }
+        if self.official != false {
+            my_size += 1 + 1;
+        }
+        if self.automated != false {
+            my_size += 1 + 1;
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if !self.name.is_empty() {
+            os.write_string(1, &self.name)?;
+        }
+        if !self.description.is_empty() {
+            os.write_string(2, &self.description)?;
+        }
+        if self.stars != 0 {
+            os.write_uint64(3, self.stars)?;
+        }
+        if self.official != false {
+            os.write_bool(4, self.official)?;
+        }
+        if self.automated != false {
+            os.write_bool(5, self.automated)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> SearchResult {
+        SearchResult::new()
+    }
+
+    fn clear(&mut self) {
+        self.name.clear();
+        self.description.clear();
+        self.stars = 0;
+        self.official = false;
+        self.automated = false;
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static SearchResult {
+        static instance: SearchResult = SearchResult {
+            name: ::std::string::String::new(),
+            description: ::std::string::String::new(),
+            stars: 0,
+            official: false,
+            automated: false,
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
 // @@protoc_insertion_point(message:tare.store.v1.LoginRequest)
 #[derive(PartialEq,Clone,Default,Debug)]
 pub struct LoginRequest {

@@ -84,6 +84,16 @@ impl StoreClient {
         ::ttrpc::async_client_request!(self, ctx, req, "tare.store.v1.Store", "Referrers", cres);
     }
 
+    pub async fn tags(&self, ctx: ttrpc::context::Context, req: &super::store::TagsRequest) -> ::ttrpc::Result<super::store::TagsResponse> {
+        let mut cres = super::store::TagsResponse::new();
+        ::ttrpc::async_client_request!(self, ctx, req, "tare.store.v1.Store", "Tags", cres);
+    }
+
+    pub async fn search(&self, ctx: ttrpc::context::Context, req: &super::store::SearchRequest) -> ::ttrpc::Result<super::store::SearchResponse> {
+        let mut cres = super::store::SearchResponse::new();
+        ::ttrpc::async_client_request!(self, ctx, req, "tare.store.v1.Store", "Search", cres);
+    }
+
     pub async fn login(&self, ctx: ttrpc::context::Context, req: &super::store::LoginRequest) -> ::ttrpc::Result<super::store::LoginResponse> {
         let mut cres = super::store::LoginResponse::new();
         ::ttrpc::async_client_request!(self, ctx, req, "tare.store.v1.Store", "Login", cres);
@@ -227,6 +237,28 @@ impl ::ttrpc::r#async::MethodHandler for ReferrersMethod {
     }
 }
 
+struct TagsMethod {
+    service: Arc<dyn Store + Send + Sync>,
+}
+
+#[async_trait]
+impl ::ttrpc::r#async::MethodHandler for TagsMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
+        ::ttrpc::async_request_handler!(self, ctx, req, store, TagsRequest, tags);
+    }
+}
+
+struct SearchMethod {
+    service: Arc<dyn Store + Send + Sync>,
+}
+
+#[async_trait]
+impl ::ttrpc::r#async::MethodHandler for SearchMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
+        ::ttrpc::async_request_handler!(self, ctx, req, store, SearchRequest, search);
+    }
+}
+
 struct LoginMethod {
     service: Arc<dyn Store + Send + Sync>,
 }
@@ -287,6 +319,12 @@ pub trait Store: Sync {
     async fn referrers(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::store::ReferrersRequest) -> ::ttrpc::Result<super::store::ReferrersResponse> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/tare.store.v1.Store/Referrers is not supported".to_string())))
     }
+    async fn tags(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::store::TagsRequest) -> ::ttrpc::Result<super::store::TagsResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/tare.store.v1.Store/Tags is not supported".to_string())))
+    }
+    async fn search(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::store::SearchRequest) -> ::ttrpc::Result<super::store::SearchResponse> {
+        Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/tare.store.v1.Store/Search is not supported".to_string())))
+    }
     async fn login(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::store::LoginRequest) -> ::ttrpc::Result<super::store::LoginResponse> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/tare.store.v1.Store/Login is not supported".to_string())))
     }
@@ -335,6 +373,12 @@ pub fn create_store(service: Arc<dyn Store + Send + Sync>) -> HashMap<String, ::
 
     methods.insert("Referrers".to_string(),
                     Box::new(ReferrersMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+
+    methods.insert("Tags".to_string(),
+                    Box::new(TagsMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+
+    methods.insert("Search".to_string(),
+                    Box::new(SearchMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
 
     methods.insert("Login".to_string(),
                     Box::new(LoginMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);

@@ -122,8 +122,16 @@ impl Registry {
     pub async fn login(&self, host: &str, access: Access) -> Result<Option<String>> {
         let host = host.strip_prefix("https://").unwrap_or(host).trim_end_matches('/');
         let host = if crate::registry::docker_config::is_hub(host) { "docker.io" } else { host };
+        let remote = self.whole(host, "login", access).await?;
+        let host = remote.0.hosts.last().ok_or_else(|| Error::internal("the registry has no host"))?;
+        let what = "log in".to_owned();
+        remote.0.log_in(host, &Ask::ping(what)).await
+    }
+
+    /// A registry for what concerns none of its repositories. `name` stands in for one.
+    pub(super) async fn whole(&self, host: &str, name: &str, access: Access) -> Result<Remote> {
         // Any name will do: only its registry is spoken to.
-        let repository: Repository = format!("{host}/login").parse().map_err(|_| {
+        let repository: Repository = format!("{host}/{name}").parse().map_err(|_| {
             Error::invalid(format!(
                 "{:?} is not a registry: write its host, and its port if it has one",
                 shortened(host)
@@ -132,10 +140,7 @@ impl Registry {
         if repository.registry() != host {
             return Err(Error::invalid(format!("{:?} is not a registry: write its whole host name", shortened(host))));
         }
-        let remote = self.remote(&repository, access).await?;
-        let host = remote.0.hosts.last().ok_or_else(|| Error::internal("the registry has no host"))?;
-        let what = "log in".to_owned();
-        remote.0.log_in(host, &Ask::ping(what)).await
+        self.remote(&repository, access).await
     }
 }
 

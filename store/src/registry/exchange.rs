@@ -62,6 +62,8 @@ pub(super) struct Ask {
 pub(super) enum To {
     /// Behind the host's prefix: `/library/debian/tags/list`.
     Path(String),
+    /// Behind the host alone: `/v1/search`.
+    Root(String),
     /// Where an answer sent us.
     At(Uri),
 }
@@ -221,9 +223,10 @@ impl Call {
     }
 
     fn uri(&self, endpoint: &Endpoint, to: &To) -> Result<Uri> {
-        let path = match to {
+        let (prefix, path) = match to {
             To::At(uri) => return Ok(uri.clone()),
-            To::Path(path) => path,
+            To::Path(path) => (endpoint.prefix.as_str(), path),
+            To::Root(path) => ("", path),
         };
         let plain = match endpoint.scheme {
             Scheme::Http => true,
@@ -231,7 +234,7 @@ impl Call {
             Scheme::Either => self.is_known_plain(&endpoint.authority),
         };
         let scheme = if plain { "http" } else { "https" };
-        let mut text = format!("{scheme}://{}{}{path}", endpoint.authority, endpoint.prefix);
+        let mut text = format!("{scheme}://{}{prefix}{path}", endpoint.authority);
         if let Some(namespace) = &endpoint.namespace {
             text.push(if path.contains('?') { '&' } else { '?' });
             text.push_str("ns=");

@@ -16,6 +16,8 @@ pub const ANSWER: u64 = 1 << 20;
 pub const MESSAGE: usize = 300;
 /// Of tags in a repository, over all pages.
 pub const TAGS: usize = 100_000;
+/// Of repositories in a catalog, over all pages.
+pub const CATALOG: usize = 100_000;
 /// Of referrers, over all pages.
 pub const REFERRERS: usize = 10_000;
 /// Of redirects in a row.

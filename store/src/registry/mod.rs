@@ -5,7 +5,7 @@
 //!   remote(repository, access)  -> Remote    one for a call: which hosts serve the repository, and their tokens
 //!     resolve manifest document blob referrers tags          pull side: each host in its turn, mirrors first
 //!     blob_exists mount upload put_manifest                  push side: the hosts that take pushes
-//!   login(host, access)
+//!   login(host, access)  search(host, term, access)
 //! ```
 //!
 //! What holds everywhere:
@@ -39,6 +39,7 @@ mod realm;
 pub mod reference;
 mod referrers;
 pub mod retry;
+pub mod search;
 mod tls;
 mod upload;
 

@@ -235,6 +235,33 @@ impl store_ttrpc::Store for Session {
         Ok(response)
     }
 
+    async fn tags(&self, context: &TtrpcContext, request: TagsRequest) -> ttrpc::Result<TagsResponse> {
+        self.call(context)?;
+        let repository: registry::Repository = request.repository.parse()?;
+        let access = access(request.registry, &progress::Progress::silent());
+        let mut response = TagsResponse::new();
+        response.tags = self.store.registry.remote(&repository, access).await?.tags().await?;
+        Ok(response)
+    }
+
+    async fn search(&self, context: &TtrpcContext, request: SearchRequest) -> ttrpc::Result<SearchResponse> {
+        self.call(context)?;
+        let access = access(request.registry, &progress::Progress::silent());
+        let host = if request.host.is_empty() { registry::reference::DEFAULT_REGISTRY } else { &request.host };
+        let found = self.store.registry.search(host, &request.term, request.limit as usize, access).await?;
+        let mut response = SearchResponse::new();
+        response.results = found
+            .into_iter()
+            .map(|it| {
+                let mut result = SearchResult::new();
+                (result.name, result.description, result.stars) = (it.name, it.description, it.stars);
+                (result.official, result.automated) = (it.is_official, it.is_automated);
+                result
+            })
+            .collect();
+        Ok(response)
+    }
+
     async fn login(&self, context: &TtrpcContext, request: LoginRequest) -> ttrpc::Result<LoginResponse> {
         self.call(context)?;
         let access = access(request.registry, &progress::Progress::silent());
