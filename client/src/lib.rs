@@ -41,6 +41,7 @@ pub mod client;
 pub mod error;
 pub mod events;
 mod gate;
+pub mod image;
 pub mod names;
 pub mod paths;
 pub mod record;

@@ -97,14 +97,14 @@ impl Store {
     /// What goes with each call. Calls have no deadline: a person can interrupt them.
     #[must_use]
     pub fn context(&self) -> CallContext {
-        self.opened();
+        self.used();
         context::with_metadata(HashMap::from([("containerd-namespace-ttrpc".to_owned(), vec![NAMESPACE.to_owned()])]))
     }
 
     /// The same for a call that adds to a lease what it makes.
     #[must_use]
     pub fn context_with_lease(&self, lease: &str) -> CallContext {
-        self.opened();
+        self.used();
         context::with_metadata(HashMap::from([
             ("containerd-namespace-ttrpc".to_owned(), vec![NAMESPACE.to_owned()]),
             ("containerd-lease".to_owned(), vec![lease.to_owned()]),
@@ -122,7 +122,7 @@ impl Store {
                 Poll::Ready(received) => received,
                 Poll::Pending => {
                     // All that came is used up.
-                    self.opened();
+                    self.used();
                     receiving.await
                 }
             }
@@ -130,7 +130,8 @@ impl Store {
         received.context(|| self.call("hear the store out"))
     }
 
-    fn opened(&self) {
+    /// What came so far is used up; more may come. For who reads a stream in another way than by [`Self::next`].
+    pub fn used(&self) {
         if let Some(Connection(_, gate)) = &*self.connection.borrow() {
             gate.open();
         }
