@@ -13,18 +13,19 @@
 pub mod archive;
 mod credentials;
 mod dangling;
-// pub mod history;
-// pub mod inspect;
-// pub mod list;
+pub mod history;
+pub mod inspect;
+mod layers;
+pub mod list;
 pub mod login;
 mod progress;
-// pub mod prune;
+pub mod prune;
 pub mod pull;
 pub mod push;
 pub mod reference;
-// pub mod remove;
+pub mod remove;
 mod resolve;
-// pub mod search;
+pub mod search;
 mod stream;
 pub mod tag;
 
