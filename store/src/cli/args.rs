@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::args_parts::{Content, Diff, Lease, Namespace, Snapshot};
+use super::args_parts::{Content, Diff, Lease, Namespace, Search, Snapshot, Tags};
 use crate::config::ServeArgs;
 
 /// A content-addressed store of images and snapshots: the daemon, and a client for each of its calls.
@@ -78,6 +78,10 @@ pub enum Command {
     Fsck(Fsck),
     /// List what refers to an image: signatures, attestations, artifacts
     Referrers(Referrers),
+    /// List the tags that a repository has at its registry
+    Tags(Tags),
+    /// Look for images at a registry by a word of theirs
+    Search(Search),
     /// Try credentials at a registry, and keep them in docker's config.json
     Login(Login),
     /// Forget a registry's credentials

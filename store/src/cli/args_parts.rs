@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::args::Registry;
+
 /// Commands for blobs.
 #[derive(Subcommand, Debug)]
 pub enum Content {
@@ -293,4 +295,30 @@ pub enum Namespace {
         /// Its name
         name: String,
     },
+}
+
+/// Of `tags`.
+#[derive(Args, Debug)]
+pub struct Tags {
+    /// The repository, as in debian or registry.example/team/app
+    pub repository: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub registry: Registry,
+}
+
+/// Of `search`.
+#[derive(Args, Debug)]
+pub struct Search {
+    /// A word that names or descriptions have in them
+    pub term: String,
+    /// At this registry
+    #[arg(long, value_name = "HOST", default_value = "docker.io")]
+    pub host: String,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 25)]
+    pub limit: u32,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub registry: Registry,
 }

@@ -4,12 +4,15 @@ use std::io::Write;
 
 use serde_json::json;
 use tare_proto::images::{DeleteImageRequest, Image, ListImagesRequest};
-use tare_proto::store::{InspectRequest, InspectResponse, ReferrersRequest, TagRequest};
+use tare_proto::store::{
+    InspectRequest, InspectResponse, ReferrersRequest, SearchRequest, SearchResult, TagRequest, TagsRequest,
+};
 
 use super::args::{self, Document};
 use super::output::{self, Done, Failure, ago, json_time, short, size, table};
 use super::transfer::descriptor;
-use super::{Session, credentials};
+use super::watch::printable;
+use super::{Session, args_parts, credentials};
 
 pub(super) async fn list(session: &Session, args: args::Images) -> Done {
     let mut request = ListImagesRequest::new();
@@ -156,4 +159,38 @@ pub(super) async fn referrers(session: &Session, args: args::Referrers) -> Done 
         [it.descriptor.digest.clone(), size(it.descriptor.size), it.artifact_type.clone()]
     };
     table(["DIGEST", "SIZE", "TYPE"], &found.iter().map(row).collect::<Vec<_>>())
+}
+
+pub(super) async fn tags(session: &Session, args: args_parts::Tags) -> Done {
+    let mut request = TagsRequest::new();
+    request.registry = credentials::options(&args.registry, &credentials::host_of(&args.repository)).await?;
+    request.repository = args.repository;
+    let response = session.client.store().tags(session.client.context(), &request).await;
+    let tags = response.map_err(|error| session.client.failed(error))?.tags;
+    if session.json {
+        return output::document(&json!(tags));
+    }
+    tags.iter().try_for_each(|it| output::line(&printable(it)))
+}
+
+pub(super) async fn search(session: &Session, args: args_parts::Search) -> Done {
+    let mut request = SearchRequest::new();
+    request.registry = credentials::options(&args.registry, &args.host).await?;
+    (request.host, request.term, request.limit) = (args.host, args.term, args.limit);
+    let response = session.client.store().search(session.client.context(), &request).await;
+    let found = response.map_err(|error| session.client.failed(error))?.results;
+    if session.json {
+        let one = |it: &SearchResult| {
+            json!({
+                "name": it.name,
+                "description": it.description,
+                "stars": it.stars,
+                "official": it.official,
+                "automated": it.automated,
+            })
+        };
+        return output::document(&found.iter().map(one).collect());
+    }
+    let row = |it: &SearchResult| [printable(&it.name), it.stars.to_string(), printable(&it.description)];
+    table(["NAME", "STARS", "DESCRIPTION"], &found.iter().map(row).collect::<Vec<_>>())
 }

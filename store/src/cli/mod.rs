@@ -122,6 +122,8 @@ async fn dispatch(session: &Session, command: Command) -> Done {
         Command::Df(args) => upkeep::usage(session, args).await,
         Command::Fsck(args) => upkeep::check(session, args).await,
         Command::Referrers(args) => images::referrers(session, args).await,
+        Command::Tags(args) => images::tags(session, args).await,
+        Command::Search(args) => images::search(session, args).await,
         Command::Login(args) => credentials::login(session, args).await,
         Command::Info => upkeep::info(session).await,
         // Done before there is a connection.

@@ -5,6 +5,7 @@ mod debian;
 mod hosts;
 mod pull;
 mod push;
+mod search;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -118,6 +119,7 @@ fn calls_can_be_spawned() {
         sendable(&remote.upload(&descriptor, open, &|_| {}));
         sendable(&remote.put_manifest(None, media::MANIFEST, &bytes));
         sendable(&registry.login("a", Access::default()));
+        sendable(&registry.search("a", "b", 1, Access::default()));
         let stream = remote.blob(&descriptor, 0).await.unwrap();
         sendable(&stream);
         assert_eq!(tokio::spawn(all(stream)).await.unwrap().unwrap(), bytes);
