@@ -43,6 +43,7 @@ pub mod events;
 mod gate;
 pub mod image;
 pub mod names;
+pub mod network;
 pub mod paths;
 pub mod record;
 pub mod records;
