@@ -2,33 +2,32 @@
 //!
 //! ```text
 //! base (manifest, configuration) ─┐
-//! snapshot ─> layer blob ─────────┼─> configuration ─> manifest ─> publish
+//! snapshot ─> layer blob ─────────┼─> configuration ─> manifest ─> unpack the layer ─> publish
 //! ```
 //!
 //! The same changes, base and source date give the same bytes, and so the same digests. Nothing is compared to a clock but the times that
 //! are asked for.
 
-use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
-use crate::content::Ingest;
 use crate::content::digest::Digest;
 use crate::descriptor::{Descriptor, Platform};
 use crate::documents::{From, Image, Tree, Wanted};
 use crate::error::{Error, Result};
+use crate::fetch::Fetches;
 use crate::images::{self, Inspected};
-use crate::layers::publish::Ready;
+use crate::layers::{self, changes};
 use crate::metadata::{Labels, Namespace, NewImage};
 use crate::progress::Progress;
 use crate::registry::reference::Reference;
 use crate::registry::{media, platform};
 use crate::snapshots::{Driver, Kind};
 use crate::store::{Call, Store, blocking};
-use crate::unpack::compress::{Compression, Compressor};
-use crate::unpack::diff::{self, DiffOptions, Source};
+use crate::unpack::compress::Compression;
+use crate::unpack::diff::{DiffOptions, Source};
 
 /// What to make an image of.
 #[derive(Debug, Clone, Default)]
@@ -84,7 +83,7 @@ async fn steps(store: &Store, ns: &Namespace, request: Request, progress: &Progr
         Some(base) => Some(images::inspect(store, ns, base, request.machine.clone(), &request.snapshotter).await?),
         None => None,
     };
-    let labels = request.labels.clone();
+    let (labels, snapshotter) = (request.labels.clone(), request.snapshotter.clone());
     let work = call.clone();
     let manifest = blocking(move || {
         let below = base.as_ref().map(|base| hold_base(&work, base)).transpose()?;
@@ -102,7 +101,9 @@ async fn steps(store: &Store, ns: &Namespace, request: Request, progress: &Progr
     let image = tree.images.first().cloned().ok_or_else(|| Error::internal("what was made is no image"))?;
     let name = name.unwrap_or_else(|| manifest.digest.to_string());
     let new = NewImage { name: name.clone(), target: manifest, labels };
-    Ready::default().publish(&call, &tree, vec![new], true).await?;
+    // A container of it needs no other unpacking; and what unpacks to other bytes than were written is no image.
+    let ready = layers::unpack(&call, &image, &snapshotter, &Fetches::none()).await?;
+    ready.publish(&call, &tree, vec![new], true).await?;
     Ok(Made { name, image })
 }
 
@@ -161,27 +162,10 @@ fn write_layer(call: &Call, request: &Request, below: Option<&Image>) -> Result<
         Driver::Native => Source::Trees { lower: lowers.first().copied(), upper: upper.as_fd() },
     };
     let options = DiffOptions { latest_mtime: request.source_date, source: "the layer".to_owned() };
-    let mut ingest = content.ingest(&call.ns, &format!("commit-{key}"), None, None)?;
-    ingest.truncate(0)?;
-    let mut out = Compressor::new(Sink(ingest), request.compression)?;
-    let written = diff::write(&mut out, &source, &options)?;
-    let (Sink(ingest), digest, size) = out.finish()?;
-    let labels = Labels::from([("containerd.io/uncompressed".to_owned(), written.diff_id.to_string())]);
-    ingest.commit(Some(size), Some(&digest), &labels, Some(call.lease.id()))?;
-    Ok(Layer { blob: Descriptor::new(request.compression.media_type(), digest, size), diff_id: written.diff_id })
-}
-
-/// An ingest as something to write into.
-struct Sink(Ingest);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map(|()| bytes.len()).map_err(io::Error::other)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let ingest = content.ingest(&call.ns, &format!("commit-{key}"), None, None)?;
+    let made = changes::write(ingest, request.compression, (&source, &options), Labels::new(), Some(call.lease.id()))?;
+    let blob = Descriptor::new(request.compression.media_type(), made.digest, made.size);
+    Ok(Layer { blob, diff_id: made.diff_id })
 }
 
 /// The base's configuration, whatever else is in it, with one more layer and one more line of history.

@@ -30,7 +30,7 @@ pub struct Config {
     pub hosts_dirs: Vec<PathBuf>,
     /// Docker's config.json, for calls that bring none.
     pub docker_config: Option<PathBuf>,
-    /// Blobs that move at once.
+    /// Blobs that move at once with each registry.
     pub transfers: usize,
     /// Layers that are extracted at once.
     pub extractions: usize,
@@ -67,10 +67,10 @@ pub struct ServeArgs {
     /// Docker's config.json for calls that bring none; empty: none [env: TARE_STORE_DOCKER_CONFIG] [default: $DOCKER_CONFIG/config.json or ~/.docker/config.json]
     #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub docker_config: Option<PathBuf>,
-    /// Blobs that are fetched or sent at once [env: TARE_STORE_PARALLEL] [default: 4]
+    /// Blobs that are fetched from or sent to a registry at once [env: TARE_STORE_PARALLEL] [default: 4]
     #[arg(long, value_name = "N")]
     pub parallel: Option<usize>,
-    /// Layers that are extracted at once [env: TARE_STORE_EXTRACTIONS] [default: the number of processors]
+    /// Layers that are extracted at once, those that wait for their bytes not counted [env: TARE_STORE_EXTRACTIONS] [default: the number of processors]
     #[arg(long, value_name = "N")]
     pub extractions: Option<usize>,
     /// The snapshotter to use where a call names none: overlayfs or native [env: TARE_STORE_SNAPSHOTTER] [default: overlayfs where the kernel has it]

@@ -158,9 +158,12 @@ impl From<Error> for ttrpc::Error {
     }
 }
 
-/// What a failed system call means for the caller.
+/// What a failed system call means for the caller. An [`Error`] that came through a reader or a writer keeps its kind.
 #[must_use]
 pub fn kind_of(error: &io::Error) -> Kind {
+    if let Some(ours) = error.get_ref().and_then(|it| it.downcast_ref::<Error>()) {
+        return ours.kind;
+    }
     match error.kind() {
         io::ErrorKind::NotFound => Kind::NotFound,
         io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
@@ -185,5 +188,21 @@ impl<T> Context<T> for io::Result<T> {
 impl<T> Context<T> for nix::Result<T> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(io::Error::from).context(what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_comes_through_readers_and_writers() {
+        let full = || io::Error::from_raw_os_error(nix::libc::ENOSPC);
+        assert_eq!(kind_of(&full()), Kind::ResourceExhausted);
+        let ours = io::Result::<()>::Err(full()).context(|| "write ingest 7".to_owned()).unwrap_err();
+        let through = io::Result::<()>::Err(io::Error::other(ours)).context(|| "write the archive".to_owned());
+        let error = through.unwrap_err();
+        assert_eq!(error.kind, Kind::ResourceExhausted);
+        assert_eq!(error.message, "write the archive: write ingest 7: No space left on device (os error 28)");
     }
 }

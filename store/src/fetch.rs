@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::content::digest::Digest;
@@ -19,7 +19,7 @@ use crate::follow::{self, Follow, State, Writer};
 use crate::metadata::{Labels, Namespace};
 use crate::progress::{Item, Phase};
 use crate::registry::{self, Access, Reference, Repository, media};
-use crate::store::{Call, blocking};
+use crate::store::{Call, Lane, blocking};
 
 /// What may lie between the network and the disk, in pieces as the network gives them.
 const QUEUE: usize = 4;
@@ -168,8 +168,8 @@ async fn fetch_now(
     item: &Item,
     turn: Turn,
 ) -> Result<()> {
-    let permit = Arc::clone(&call.store.transfers).acquire_owned().await.map_err(|_| closing())?;
-    let mut held = (turn, permit);
+    let lane = call.store.transfers.take(remote.registry.repository().registry()).await?;
+    let mut held = (turn, lane);
     for tries in 1.. {
         let attempt = Attempt { call, remote, at, writer, item, tries };
         let error = match attempt.run(held).await? {
@@ -196,7 +196,7 @@ struct Attempt<'a> {
 }
 
 /// What a fetch has from its beginning to its end, whoever waits for it.
-type Held = (Turn, OwnedSemaphorePermit);
+type Held = (Turn, Lane);
 
 impl Attempt<'_> {
     /// Fails for good, or fails so that another try is worth it: what came was not what it should be, and it came from a mirror or

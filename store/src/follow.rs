@@ -94,15 +94,22 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// The file, and how much of it can be read now; `None` once all was.
-    fn wait(&mut self) -> io::Result<Option<(Arc<File>, u64)>> {
+    /// Whether a read returns at once. It need not: then who reads can put down meanwhile what others could use.
+    pub(crate) fn is_ready(&self) -> bool {
+        readable(&self.state.borrow(), self.position) || self.state.has_changed().is_err()
+    }
+
+    /// Blocks until a read returns at once.
+    pub(crate) fn wait(&mut self) {
         let position = self.position;
-        let readable = |state: &State| match state {
-            State::Waiting => false,
-            State::Growing(_, written) => *written > position,
-            State::Complete(..) | State::Stored | State::Failed(_) => true,
-        };
-        let state = match self.handle.block_on(self.state.wait_for(readable)) {
+        // That the writer has gone, the read says.
+        let _ = self.handle.block_on(self.state.wait_for(|it| readable(it, position)));
+    }
+
+    /// The file, and how much of it can be read now; `None` once all was.
+    fn available(&mut self) -> io::Result<Option<(Arc<File>, u64)>> {
+        let position = self.position;
+        let state = match self.handle.block_on(self.state.wait_for(|it| readable(it, position))) {
             Ok(state) => state.clone(),
             Err(_) => return Err(io::Error::other(gone())),
         };
@@ -117,11 +124,20 @@ impl Reader {
 
 impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some((file, readable)) = self.wait()? else { return Ok(0) };
+        let Some((file, readable)) = self.available()? else { return Ok(0) };
         let most = buffer.len().min(usize::try_from(readable).unwrap_or(usize::MAX));
         let read = file.read_at(&mut buffer[..most], self.position)?;
         self.position += read as u64;
         Ok(read)
+    }
+}
+
+/// Whether there is something to read behind this position, or nothing to wait for.
+fn readable(state: &State, position: u64) -> bool {
+    match state {
+        State::Waiting => false,
+        State::Growing(_, written) => *written > position,
+        State::Complete(..) | State::Stored | State::Failed(_) => true,
     }
 }
 

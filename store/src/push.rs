@@ -21,7 +21,7 @@ use crate::content::digest::Digest;
 use crate::descriptor::Descriptor;
 use crate::documents::{Transfer, Tree, Wanted, stored};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::fetch::{self, Remote, closing, source_key};
+use crate::fetch::{self, Remote, source_key};
 use crate::images;
 use crate::metadata::{Image as Named, Namespace};
 use crate::progress::{Item, Phase, Progress};
@@ -167,8 +167,9 @@ impl Job {
     /// How the registry came to have it.
     async fn steps(&self, item: &Item) -> Result<Phase> {
         let at = &self.transfer.at;
-        let permit = Arc::clone(&self.call.store.transfers).acquire_owned().await;
-        let permit = permit.map_err(|_| closing())?;
+        let lanes = &self.call.store.transfers;
+        let registry = self.remote.registry.repository().registry();
+        let lane = lanes.take(registry).await?;
         if self.remote.registry.blob_exists(at).await? {
             return Ok(Phase::Exists);
         }
@@ -178,11 +179,10 @@ impl Job {
             }
         }
         if !stored(&self.call, at).await? {
-            // The fetch waits for a permit of its own.
-            drop(permit);
+            // The fetch waits for a lane of its own.
+            drop(lane);
             self.fetch_again().await?;
-            let again = Arc::clone(&self.call.store.transfers).acquire_owned().await;
-            let _permit = again.map_err(|_| closing())?;
+            let _lane = lanes.take(registry).await?;
             return self.upload(item).await;
         }
         self.upload(item).await

@@ -21,7 +21,7 @@ use crate::repair::repair;
 use crate::store::Store;
 
 /// Puts an image of gzipped layers there; gives its layers' digests.
-fn image(registry: &Registry, tag: &str, layers: &[&[u8]]) -> Vec<Digest> {
+pub(crate) fn image(registry: &Registry, tag: &str, layers: &[&[u8]]) -> Vec<Digest> {
     let at = |media_type: &str, bytes: Vec<u8>| {
         let size = bytes.len() as u64;
         Descriptor::new(media_type, registry.blob("team/app", bytes).parse().unwrap(), size)
@@ -33,7 +33,7 @@ fn image(registry: &Registry, tag: &str, layers: &[&[u8]]) -> Vec<Digest> {
     layers.into_iter().map(|it| it.digest).collect()
 }
 
-fn request(registry: &Registry, tag: &str) -> pull::Request {
+pub(crate) fn request(registry: &Registry, tag: &str) -> pull::Request {
     pull::Request {
         reference: format!("{}/team/app:{tag}", registry.host()).parse().unwrap(),
         wanted: Wanted::One(platform::host()),
@@ -46,7 +46,7 @@ fn request(registry: &Registry, tag: &str) -> pull::Request {
     }
 }
 
-async fn pull(store: &Store, registry: &Registry, tag: &str) -> Result<Pulled> {
+pub(crate) async fn pull(store: &Store, registry: &Registry, tag: &str) -> Result<Pulled> {
     pull::pull(store, &ns(), request(registry, tag), &Progress::silent()).await
 }
 
@@ -389,4 +389,33 @@ async fn a_collection_takes_nothing_from_a_pull() {
     let chain = pulled.images[0].chain_id().unwrap();
     assert_eq!(read(&store, chain, "etc/three").as_deref(), Some("1"));
     assert_eq!(problems(&store), []);
+}
+
+/// More layers than there are places for extractions and lanes for blobs hang, and another registry's image comes meanwhile.
+#[tokio::test]
+async fn a_slow_registry_holds_up_no_other() {
+    let (dir, slow, fast) = (tempfile::tempdir().unwrap(), Registry::start(), Registry::start());
+    let store = store(dir.path());
+    let layers: Vec<_> = (0..6).map(|n| tar(&[(&*format!("big{n}"), &noise(200_000 + n))])).collect();
+    let layers = image(&slow, "1", &layers.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    image(&fast, "1", &[&base(), &upper()]);
+    slow.faults(|it| it.stall = Some((100_000, u32::MAX)));
+    let (progress, mut updates) = Progress::watched();
+    let hanging = {
+        let (store, request) = (store.clone(), request(&slow, "1"));
+        tokio::spawn(async move { pull::pull(&store, &ns(), request, &progress).await })
+    };
+    // So many hang as may move at once; the first of them are being extracted as far as they have come.
+    let mut begun = std::collections::BTreeSet::new();
+    let extracting = |begun: &std::collections::BTreeSet<_>| {
+        begun.len() >= store.config.transfers && trees(dir.path()) >= store.config.extractions
+    };
+    while !extracting(&begun) {
+        let known = |id: &str| layers.iter().any(|it| it.to_string() == id);
+        let items = updates.next().await.items.into_iter();
+        begun.extend(items.filter(|it| it.offset >= 100_000 && known(&it.id)).map(|it| it.id));
+    }
+    pull(&store, &fast, "1").await.unwrap();
+    assert!(!hanging.is_finished(), "the slow pull still hangs: {:?}", hanging.await);
+    hanging.abort();
 }

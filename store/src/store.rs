@@ -1,8 +1,9 @@
 //! The store as one thing: what the flows work with.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Config;
 use crate::content::Content;
@@ -32,7 +33,7 @@ pub struct Store {
     /// Who makes what now.
     pub flights: Flights,
     /// How many blobs move at once, of all calls together.
-    pub(crate) transfers: Arc<Semaphore>,
+    pub(crate) transfers: Lanes,
     /// How many layers are extracted at once, of all calls together.
     pub(crate) extractions: Arc<Semaphore>,
 }
@@ -62,7 +63,7 @@ impl Store {
             ..RegistryConfig::default()
         })?;
         Ok(Self {
-            transfers: Arc::new(Semaphore::new(config.transfers.max(1))),
+            transfers: Lanes::new(config.transfers.max(1)),
             extractions: Arc::new(Semaphore::new(config.extractions.max(1))),
             config: Arc::new(config),
             root,
@@ -72,6 +73,48 @@ impl Store {
             registry,
             flights: Flights::default(),
         })
+    }
+}
+
+/// So many blobs at once with each registry: a slow one holds up nobody who wants something of another.
+#[derive(Debug, Clone)]
+pub(crate) struct Lanes {
+    each: usize,
+    /// By registry; those that nobody uses are forgotten.
+    lanes: Arc<Mutex<HashMap<String, Weak<Semaphore>>>>,
+}
+
+/// The right to move one blob.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    _permit: OwnedSemaphorePermit,
+    /// Others with this registry find it while one of them is here.
+    _lane: Arc<Semaphore>,
+}
+
+impl Lanes {
+    fn new(each: usize) -> Self {
+        Self { each, lanes: Arc::default() }
+    }
+
+    /// Waits until a blob may move from or to this registry.
+    pub(crate) async fn take(&self, registry: &str) -> Result<Lane> {
+        let lane = self.lane(registry);
+        let permit = Arc::clone(&lane).acquire_owned().await;
+        let permit = permit.map_err(|_| Error::unavailable("the store is closing"))?;
+        Ok(Lane { _permit: permit, _lane: lane })
+    }
+
+    fn lane(&self, registry: &str) -> Arc<Semaphore> {
+        // Nothing that could panic runs under this lock.
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = lanes.get(registry).and_then(Weak::upgrade) {
+            return lane;
+        }
+        lanes.retain(|_, lane| lane.strong_count() > 0);
+        let lane = Arc::new(Semaphore::new(self.each));
+        lanes.insert(registry.to_owned(), Arc::downgrade(&lane));
+        lane
     }
 }
 
@@ -125,5 +168,25 @@ impl<T: Send + 'static> Drop for Away<T> {
         if let (Some(value), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn_blocking(move || drop(value));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn registries_do_not_wait_for_each_other() {
+        let lanes = Lanes::new(2);
+        let slow = [lanes.take("slow").await.unwrap(), lanes.take("slow").await.unwrap()];
+        let _fast = lanes.take("fast").await.unwrap();
+        let third = lanes.clone();
+        let third = tokio::spawn(async move { third.take("slow").await.map(drop) });
+        tokio::task::yield_now().await;
+        assert!(!third.is_finished());
+        drop(slow);
+        third.await.unwrap().unwrap();
+        drop(lanes.take("other").await.unwrap());
+        assert!(!lanes.lanes.lock().unwrap().contains_key("slow"), "who is done is forgotten");
     }
 }

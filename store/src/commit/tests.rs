@@ -12,7 +12,6 @@ use crate::config::{Config, Schedule};
 use crate::error::Kind as ErrorKind;
 use crate::snapshots::changes;
 use crate::testing::skip;
-use crate::unpack_image;
 
 fn store(root: &Path, snapshotter: &str) -> Store {
     let config = Config {
@@ -75,8 +74,10 @@ async fn two_layers(snapshotter: &str) {
     assert_eq!(config["config"], json!({"Env": ["A=1"], "Own": {"a": 1, "b": 2}}));
     assert_eq!(config["history"], json!([{"created": "2001-09-09T01:46:40Z", "created_by": "a test"}]));
 
-    let unpacked = unpack_image::unpack(&store, &ns, &first.name, None, "", &silent).await.unwrap();
-    let chain = unpacked.chain_id().unwrap().to_string();
+    // What was committed can be stood upon at once.
+    let chain = first.image.chain_id().unwrap().to_string();
+    let inspected = images::inspect(&store, &ns, &first.name, None, "").await.unwrap();
+    assert!(inspected.unpacked);
     change(&store, &ns, "second", &chain, &[("etc/name", "two"), ("new", "n")]);
     let request = Request {
         snapshot: "second".to_owned(),
@@ -97,8 +98,7 @@ async fn two_layers(snapshotter: &str) {
     assert_eq!(config["history"].as_array().unwrap().len(), 2);
     assert_eq!(config["author"], "somebody");
 
-    let unpacked = unpack_image::unpack(&store, &ns, &second.name, None, "", &silent).await.unwrap();
-    let chain = unpacked.chain_id().unwrap().to_string();
+    let chain = second.image.chain_id().unwrap().to_string();
     change(&store, &ns, "third", &chain, &[]);
     let (own, lowers) = store.snapshots.changes(&ns, "", "third").unwrap();
     // A full copy, or the layers top first.

@@ -9,10 +9,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::flush;
+use super::place::Place;
 use crate::content::digest::Digest;
 use crate::descriptor::Descriptor;
 use crate::error::{Context as _, Error, Result};
-use crate::follow::{Begun, Follow};
+use crate::follow::{self, Begun, Follow};
 use crate::metadata::Labels;
 use crate::progress::{Item, Phase};
 use crate::snapshots::{Driver, Extracted};
@@ -39,33 +40,41 @@ pub(super) struct Job {
     pub(super) stop: StopHandle,
     pub(super) flush: flush::Handle,
     pub(super) item: Item,
-    pub(super) _slot: OwnedSemaphorePermit,
+    /// Memory and threads for it.
+    pub(super) _room: OwnedSemaphorePermit,
 }
 
 impl Job {
     /// Extracts, and verifies both digests.
     pub(super) async fn run(self, follow: Option<Follow>) -> Result<Away<Extracted>> {
         let job = Arc::new(self);
-        let source = match follow.clone() {
-            Some(mut follow) => match follow.begun().await? {
-                Begun::Growing => Box::new(follow.reader()) as Box<dyn Read + Send>,
-                Begun::Stored => job.stored().await?,
-            },
-            None => job.stored().await?,
+        let begun = match follow.clone() {
+            Some(mut follow) => follow.begun().await?,
+            None => Begun::Stored,
         };
-        let extracted = job.extract(source).await;
+        let place = Arc::new(Place::take(&job.call.store.extractions).await?);
+        let source = match (begun, &follow) {
+            (Begun::Growing, Some(follow)) => {
+                Box::new(Behind { reader: follow.clone().reader(), place: Arc::clone(&place) }) as Box<dyn Read + Send>
+            }
+            _ => job.stored().await?,
+        };
+        let extracted = job.extract(source, place).await;
         // A blob that is not what its digest says is no layer's fault: its verdict goes first.
         let Some(mut follow) = follow else { return extracted };
         let again = follow.complete().await?;
         match extracted {
-            Err(_) if again => job.extract(job.stored().await?).await,
+            Err(_) if again => {
+                let place = Arc::new(Place::take(&job.call.store.extractions).await?);
+                job.extract(job.stored().await?, place).await
+            }
             extracted => extracted,
         }
     }
 
-    async fn extract(self: &Arc<Self>, source: Box<dyn Read + Send>) -> Result<Away<Extracted>> {
+    async fn extract(self: &Arc<Self>, source: Box<dyn Read + Send>, place: Arc<Place>) -> Result<Away<Extracted>> {
         let job = Arc::clone(self);
-        blocking(move || job.extract_now(source)).await
+        blocking(move || job.extract_now(source, &place)).await
     }
 
     async fn stored(&self) -> Result<Box<dyn Read + Send>> {
@@ -75,11 +84,11 @@ impl Job {
         Ok(Box::new(reader.map_err(|error| error.within(&self.name))?))
     }
 
-    fn extract_now(&self, source: Box<dyn Read + Send>) -> Result<Away<Extracted>> {
+    fn extract_now(&self, source: Box<dyn Read + Send>, place: &Place) -> Result<Away<Extracted>> {
         let snapshots = &self.call.store.snapshots;
         let extraction = snapshots.extraction(&self.call.ns, self.snapshotter, &self.chain, self.parent.as_deref())?;
         self.flush.on(extraction.root())?;
-        let lowers = || self.below.roots();
+        let lowers = || place.without(|| self.below.roots());
         let form = match extraction.driver() {
             Driver::Overlay => Form::Overlay { lowers: &lowers, userxattr: snapshots.userxattr() },
             Driver::Native => {
@@ -108,6 +117,21 @@ impl Job {
         let root = extraction.root().try_clone_to_owned().context(|| format!("keep {}", self.name))?;
         self.root.send_replace(Some(Arc::new(root)));
         Ok(Away::new(extraction.finish(extracted.diff_id, Labels::new())))
+    }
+}
+
+/// What of a blob has come, and what comes. The place is put down while nothing does.
+struct Behind {
+    reader: follow::Reader,
+    place: Arc<Place>,
+}
+
+impl Read for Behind {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.reader.is_ready() {
+            self.place.without(|| self.reader.wait());
+        }
+        self.reader.read(buffer)
     }
 }
 

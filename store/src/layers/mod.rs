@@ -1,20 +1,24 @@
 //! Layers: several are extracted at once, and shown together.
 //!
 //! Extractions begin in order from the base. One that needs to know what is below it (a hard link to a file of a lower layer, a
-//! directory that it does not make itself) waits for the layers below, which began before it: so this always ends.
+//! directory that it does not make itself) waits for the layers below, which began before it: so this always ends. How many compute
+//! at once, of all calls together, is limited by their places ([`place`]), which nobody holds who waits; how many of one call have
+//! begun, and have threads and buffers, by room.
 //!
 //! A layer shows when the digest of its blob and that of its tar stream are verified, all layers below it are complete, and its
 //! bytes are on the disk ([`publish`]).
 
+pub(crate) mod changes;
 mod extract;
 mod flush;
+mod place;
 pub(crate) mod publish;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::extract::{Below, Job, Root, Stop};
@@ -47,11 +51,11 @@ pub(crate) async fn unpack(call: &Call, image: &Image, snapshotter: &str, fetche
             site.base = Some(n);
             continue;
         }
-        let slot = Arc::clone(&call.store.extractions).acquire_owned().await.map_err(|_| closing())?;
+        let room = site.room().await?;
         if site.failed() {
             break;
         }
-        site.begin(n, fetches.follow(&image.layers[n].digest), item, turn, slot);
+        site.begin(n, fetches.follow(&image.layers[n].digest), item, turn, room);
     }
     site.end(&mut ready).await?;
     Ok(ready)
@@ -89,6 +93,8 @@ struct Site<'a> {
     failure: Option<(usize, Error)>,
     stop: Stop,
     flush: Flush,
+    /// For so many extractions at once.
+    room: Arc<Semaphore>,
 }
 
 /// One extraction that has begun and is not ready.
@@ -113,10 +119,16 @@ impl<'a> Site<'a> {
             failure: None,
             stop: Stop::default(),
             flush: Flush::begin(),
+            room: Arc::new(Semaphore::new(call.store.config.extractions.max(1))),
         }
     }
 
-    fn begin(&mut self, n: usize, follow: Option<Follow>, item: Item, turn: Turn, slot: OwnedSemaphorePermit) {
+    /// Waits until one more extraction may begin. In the order from the base: the lowest that has begun waits for no layer.
+    async fn room(&self) -> Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).acquire_owned().await.map_err(|_| closing())
+    }
+
+    fn begin(&mut self, n: usize, follow: Option<Follow>, item: Item, turn: Turn, room: OwnedSemaphorePermit) {
         let (root, complete) = watch::channel(None);
         let chain = |n: usize| self.image.chain_ids[n].to_string();
         let job = Job {
@@ -139,7 +151,7 @@ impl<'a> Site<'a> {
             stop: self.stop.handle(),
             flush: self.flush.handle(),
             item: item.clone(),
-            _slot: slot,
+            _room: room,
         };
         self.roots.push(complete);
         let handle = self.running.spawn(async move { (n, job.run(follow).await) });

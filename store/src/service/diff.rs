@@ -2,7 +2,6 @@
 //!
 //! The store mounts nothing: it takes only mounts that it gave itself, and works on the trees that they name.
 
-use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -13,18 +12,14 @@ use ttrpc::asynchronous::TtrpcContext;
 
 use super::session::{Call, Session};
 use super::wire;
-use crate::content::Ingest;
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Kind, Result};
 use crate::fs::sync_file_system;
-use crate::metadata::Labels;
+use crate::layers::changes;
 use crate::snapshots::{Driver, Mount};
-use crate::unpack::compress::{Compression, Compressor};
+use crate::unpack::compress::Compression;
 use crate::unpack::diff::{DiffOptions, Source};
 use crate::unpack::{self, Form, Options};
-
-/// The label of a layer's blob that says which diff id it has.
-const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
 #[async_trait]
 impl diff_ttrpc::Diff for Session {
@@ -96,38 +91,11 @@ fn diff(call: &Call, request: DiffRequest) -> Result<Descriptor> {
     let options = DiffOptions { latest_mtime: latest, source: format!("the changes in {}", right.shown()) };
 
     let reference = if request.ref_.is_empty() { format!("diff-{}", right.shown()) } else { request.ref_ };
-    let mut ingest = call.content().ingest(&call.ns, &reference, None, None)?;
-    ingest.truncate(0)?;
-    let written = write(ingest, compression, &source, &options);
-    let (ingest, written, digest, size) = written?;
-    let mut labels: Labels = wire::labels(request.labels);
-    labels.insert(UNCOMPRESSED.to_owned(), written.diff_id.to_string());
-    ingest.commit(Some(size), Some(&digest), &labels, call.lease())?;
+    let ingest = call.content().ingest(&call.ns, &reference, None, None)?;
+    let made = changes::write(ingest, compression, (&source, &options), wire::labels(request.labels), call.lease())?;
     let media_type =
         if request.media_type.is_empty() { compression.media_type().to_owned() } else { request.media_type };
-    Ok(Descriptor::new(media_type, digest, size))
-}
-
-type Written = (Ingest, unpack::diff::Written, crate::content::digest::Digest, u64);
-
-fn write(ingest: Ingest, compression: Compression, source: &Source<'_>, options: &DiffOptions) -> Result<Written> {
-    let mut out = Compressor::new(Into(ingest), compression)?;
-    let written = unpack::diff::write(&mut out, source, options)?;
-    let (Into(ingest), digest, size) = out.finish()?;
-    Ok((ingest, written, digest, size))
-}
-
-/// An ingest as something to write into.
-struct Into(Ingest);
-
-impl Write for Into {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map(|()| bytes.len()).map_err(io::Error::other)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    Ok(Descriptor::new(media_type, made.digest, made.size))
 }
 
 fn compression(media_type: &str) -> Result<Compression> {
