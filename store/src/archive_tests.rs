@@ -98,7 +98,7 @@ impl Layout {
 }
 
 /// Sends an archive in small pieces.
-async fn take(store: &Store, archive: &[u8], name: Option<&str>) -> crate::error::Result<Vec<Imported>> {
+pub(crate) async fn take(store: &Store, archive: &[u8], name: Option<&str>) -> crate::error::Result<Vec<Imported>> {
     let (to, from) = mpsc::channel(2);
     let archive = archive.to_vec();
     tokio::spawn(async move {
@@ -303,7 +303,8 @@ async fn what_is_broken_leaves_no_image() {
         (whole[..whole.len() / 2 + 100].to_vec(), "broken or cut off"),
         (wrong_checksum(&whole), "broken or cut off"),
         (tar(&[("some", b"file")]), "holds no images"),
-        (tar(&[("../index.json", b"{}")]), "leads out"),
+        (tar(&[("../some", b"file")]), "holds no images"),
+        (tar(&[("a/../../index.json", b"{}"), ("index.json", b"{}")]), "twice"),
         (tar(&[("index.json", b"{}"), ("./index.json", b"{}")]), "twice"),
         (b"neither tar nor anything else that is known".to_vec(), "broken or cut off"),
     ] {

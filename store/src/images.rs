@@ -21,6 +21,13 @@ pub(crate) async fn find(call: &Call, text: &str) -> Result<Named> {
 }
 
 fn find_now(call: &Call, text: &str) -> Result<Named> {
+    let missing = || Error::not_found(format!("there is no image {text:?} in namespace {}: pull it first", call.ns));
+    // A digest is nothing but that: archives can have images called "sha256:…" (CVE-2026-50195).
+    let digest = [text, &format!("sha256:{text}")].iter().find_map(|it| it.parse::<Digest>().ok());
+    if let Some(digest) = digest {
+        let found = call.store.metadata.images(&call.ns, &[])?;
+        return found.into_iter().find(|it| it.target.digest == digest).ok_or_else(missing);
+    }
     let names = [Some(text.to_owned()), text.parse::<Reference>().ok().map(|it| it.to_string())];
     for name in names.into_iter().flatten() {
         match call.store.metadata.image(&call.ns, &name) {
@@ -29,7 +36,6 @@ fn find_now(call: &Call, text: &str) -> Result<Named> {
         }
     }
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    let missing = || Error::not_found(format!("there is no image {text:?} in namespace {}: pull it first", call.ns));
     if hex.len() < SHORTEST || !hex.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f')) {
         return Err(missing());
     }

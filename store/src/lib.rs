@@ -80,6 +80,8 @@ pub mod usage;
 #[cfg(test)]
 mod archive_tests;
 #[cfg(test)]
+mod poison_tests;
+#[cfg(test)]
 mod real_tests;
 #[cfg(test)]
 mod registry_tests;

@@ -6,6 +6,8 @@
 //! links                       names for files
 //! ```
 //!
+//! Names are keys: `..` in them is resolved as below a root of its own, and none is a path of this host.
+//!
 //! Nothing is needed twice, nothing is kept in memory, and no file is written but the blobs. An archive compressed as a whole is
 //! read as well.
 
@@ -23,10 +25,13 @@ use crate::content::digest::Digest;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::metadata::Labels;
 use crate::progress::Phase;
+use crate::registry::limit;
 use crate::store::Call;
+use crate::unpack::Limits;
+use crate::unpack::tar::{self, Entry, Reader};
 
 /// Of files in an archive: more is no image.
-const FILES: usize = 100_000;
+const FILES: u64 = 100_000;
 const BUFFER: usize = 256 << 10;
 
 /// Bytes that a client sends.
@@ -71,44 +76,67 @@ pub(super) fn stream(call: &Call, from: impl Read) -> Result<Files> {
     let mut from = BufReader::with_capacity(BUFFER, from);
     let magic = from.fill_buf().context(|| "read the archive".into())?;
     match magic {
-        [0x1f, 0x8b, ..] => archive(call, flate2::bufread::MultiGzDecoder::new(from)),
+        [0x1f, 0x8b, ..] => archive(call, buffered(flate2::bufread::MultiGzDecoder::new(from))),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            archive(call, zstd::stream::read::Decoder::with_buffer(from).context(|| "begin to read zstd".into())?)
+            let decoder = zstd::stream::read::Decoder::with_buffer(from).context(|| "begin to read zstd".into())?;
+            archive(call, buffered(decoder))
         }
         _ => archive(call, from),
     }
 }
 
-fn archive(call: &Call, from: impl Read) -> Result<Files> {
+fn buffered<R: Read>(from: R) -> BufReader<R> {
+    BufReader::with_capacity(BUFFER, from)
+}
+
+/// By the reader that layers are read with: strict, and bounded in what headers may claim (CVE-2023-25153).
+fn archive(call: &Call, from: impl BufRead) -> Result<Files> {
     let mut files = Files::default();
-    let mut archive = tar::Archive::new(from);
-    for entry in archive.entries().map_err(broken)? {
-        let mut entry = entry.map_err(broken)?;
-        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let kind = entry.header().entry_type();
-        if kind.is_symlink() || kind.is_hard_link() {
-            let name = docker::name(&path)?;
-            let target = entry.link_name_bytes().unwrap_or_default();
-            let target = String::from_utf8_lossy(&target);
-            // A hard link's target counts from the top of the archive.
-            let from = if kind.is_hard_link() { "" } else { &name };
-            files.links.insert(name.clone(), docker::link_target(from, &target)?);
-        } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
-            let name = docker::name(&path)?;
-            let size = entry.size();
-            let file = take_in(call, &name, size, &mut entry).map_err(|it| it.within(format_args!("file {name:?}")))?;
-            // Which one would be meant, if there are two, no two readers agree on.
-            if files.files.insert(name.clone(), file).is_some() {
-                return Err(Error::data_loss(format!("the archive has {name:?} twice")));
+    let limits = Limits { entries: FILES, ..Limits::default() };
+    let (mut reader, mut entry) = (Reader::new(from, &limits), Entry::default());
+    while reader.next(&mut entry).map_err(broken)? {
+        let path = String::from_utf8_lossy(&entry.path).into_owned();
+        match entry.kind {
+            tar::Kind::Symlink | tar::Kind::Hardlink => {
+                let name = docker::name(&path)?;
+                // A hard link's target counts from the top of the archive.
+                let from = if entry.kind == tar::Kind::Hardlink { "" } else { &name };
+                let target = docker::link_target(from, &String::from_utf8_lossy(&entry.link))?;
+                files.links.insert(name, target);
             }
-        }
-        if files.files.len() + files.links.len() > FILES {
-            return Err(Error::data_loss(format!("the archive has more than {FILES} files")));
+            tar::Kind::File if entry.map.is_some() => {
+                return Err(Error::data_loss(format!(
+                    "the archive has {path:?} as a sparse file, which no image's is"
+                )));
+            }
+            tar::Kind::File => {
+                let name = docker::name(&path)?;
+                let file = take_in(call, &name, entry.size, &mut Data(&mut reader));
+                let file = file.map_err(|it| it.within(format_args!("file {name:?}")))?;
+                // Which one would be meant, if there are two, no two readers agree on.
+                if files.files.insert(name.clone(), file).is_some() {
+                    return Err(Error::data_loss(format!("the archive has {name:?} twice")));
+                }
+            }
+            _ => {}
         }
     }
     // To its very end: behind the last file come the checksum of what was compressed, and the client's word that this is all.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
+    reader.drain().map_err(broken)?;
     Ok(files)
+}
+
+/// What a file of the archive holds.
+struct Data<'a, 'l, R>(&'a mut Reader<'l, R>);
+
+impl<R: BufRead> Read for Data<'_, '_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let piece = self.0.piece().map_err(io::Error::other)?;
+        let most = buffer.len().min(piece.len());
+        buffer[..most].copy_from_slice(&piece[..most]);
+        self.0.consume(most);
+        Ok(most)
+    }
 }
 
 fn directory(call: &Call, path: &Path) -> Result<Files> {
@@ -148,10 +176,18 @@ fn take_in_path(call: &Call, layout: &Path, name: String, files: &mut Files) -> 
     Ok(())
 }
 
+/// What an archive says of itself, and what is read as a document, whatever its size.
+const DOCUMENTS: [&str; 4] = ["oci-layout", "index.json", "manifest.json", "repositories"];
+
 /// One file into the content store.
 fn take_in(call: &Call, name: &str, size: u64, from: &mut impl Read) -> Result<File> {
     let content = &call.store.content;
     let expected = expected(name)?;
+    // It would be refused when it is read: so it doesn't get to the disk (CVE-2023-25153).
+    if DOCUMENTS.contains(&name) && size > limit::DOCUMENT {
+        let most = limit::DOCUMENT;
+        return Err(Error::data_loss(format!("it has {size} bytes: as a document at most {most} are read")));
+    }
     if let Some(digest) = &expected
         && let Some(info) = content.hold(&call.ns, digest, Some(call.lease.id()))?
     {
@@ -173,7 +209,7 @@ fn take_in(call: &Call, name: &str, size: u64, from: &mut impl Read) -> Result<F
             Ok(0) => break Ok(()),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => break Err(broken(error)),
+            Err(error) => break Err(error.downcast::<Error>().map_or_else(cut_off, broken)),
         };
         if written == 0 {
             let most = read.min(4);
@@ -214,10 +250,12 @@ fn magic_of(call: &Call, digest: &Digest) -> Result<[u8; 4]> {
     Ok(magic.try_into().unwrap_or_default())
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "as map_err gives it")]
-fn broken(error: io::Error) -> Error {
-    match error.downcast::<Error>() {
-        Ok(error) => error,
-        Err(error) => Error::data_loss(format!("the archive is broken or cut off: {error}")),
-    }
+/// What the archive's reader says, so that it is clear what of.
+fn broken(error: Error) -> Error {
+    if error.kind == Kind::DataLoss { error.within("the archive is broken or cut off") } else { error }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "as map_or_else gives it")]
+fn cut_off(error: io::Error) -> Error {
+    Error::data_loss(format!("the archive is broken or cut off: {error}"))
 }
