@@ -236,6 +236,14 @@ pub fn run(mut command: Command, input: Option<&[u8]>) -> Ran {
     Ran { what, code: status.code(), stdout: text(&stdout), bytes: stdout, stderr: text(&stderr) }
 }
 
+/// The directory into which an active snapshot's changes go, by its mounts.
+pub fn upper(mounts: &serde_json::Value) -> PathBuf {
+    let mount = &mounts[0];
+    let options = mount["options"].as_array().into_iter().flatten();
+    let upper = options.filter_map(|it| it.as_str()?.strip_prefix("upperdir=")).next();
+    upper.or_else(|| mount["source"].as_str()).unwrap_or_else(|| panic!("{mounts}")).into()
+}
+
 /// A directory for one daemon, on a file system on which overlayfs' directories can lie.
 pub fn tempdir() -> PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};

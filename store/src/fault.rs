@@ -1,7 +1,10 @@
-//! Named points between the steps of whatever must survive a crash. They are in debug builds only.
+//! Named points between the steps of whatever must survive a crash, and a clock that jumps. They are in debug builds only.
 //!
 //! `TARE_STORE_FAULT=content.commit.renamed:2` kills the program, by SIGKILL, when it comes to that point for the second time;
 //! `…=error` after the name (and number) lets the step fail instead. Crash tests go through [`POINTS`].
+//! `TARE_STORE_CLOCK` names a file with the seconds by which the clock is wrong, read each time that it is looked at.
+
+use std::time::SystemTime;
 
 use crate::error::Result;
 
@@ -54,13 +57,24 @@ pub fn point(name: &'static str) -> Result<()> {
     armed::point(name)
 }
 
+/// What the clock says.
+#[must_use]
+pub fn now() -> SystemTime {
+    #[cfg(any(test, debug_assertions))]
+    return armed::now();
+    #[cfg(not(any(test, debug_assertions)))]
+    SystemTime::now()
+}
+
 #[cfg(test)]
 pub(crate) use armed::fail_at;
 
 #[cfg(any(test, debug_assertions))]
 mod armed {
+    use std::ffi::OsString;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, SystemTime};
 
     use crate::error::{Error, Result};
 
@@ -101,6 +115,16 @@ mod armed {
         loop {
             std::thread::park();
         }
+    }
+
+    pub(super) fn now() -> SystemTime {
+        static FILE: OnceLock<Option<OsString>> = OnceLock::new();
+        let now = SystemTime::now();
+        let Some(file) = FILE.get_or_init(|| std::env::var_os("TARE_STORE_CLOCK")) else { return now };
+        let text = std::fs::read_to_string(file).expect("the file that TARE_STORE_CLOCK names");
+        let wrong: i64 = text.trim().parse().expect("seconds in the file that TARE_STORE_CLOCK names");
+        let by = Duration::from_secs(wrong.unsigned_abs());
+        if wrong < 0 { now - by } else { now + by }
     }
 
     #[cfg(test)]

@@ -67,6 +67,35 @@ fn a_full_disk_is_said_and_loses_nothing() {
     store.is_sound().unwrap();
 }
 
+/// What is made here needs room as well: a commit that finds none says so, and half a layer is not in the way of anything.
+#[test]
+fn a_commit_on_a_full_disk_says_so_and_leaves_nothing() {
+    let registry = Registry::start();
+    let small = small_image(&registry);
+    let disk = Small::of_megabytes(12);
+    let mut store = Store::at(&disk.path().join("root"));
+    store.start();
+    store.run(&["pull", &small]);
+    let chain = store.json(&["inspect", &small])["chainId"].as_str().unwrap().to_owned();
+    let mounts = store.json(&["snapshot", "prepare", "work", &chain]);
+    store.run(&["snapshot", "view", "below", &chain]);
+    let upper = integration::store::upper(&mounts);
+    fs::write(upper.join("data"), noise(11, 6 << 20)).unwrap();
+    let used = || fs::read_dir(store.root.join("content/ingests")).unwrap().count();
+    for words in [&["commit", "work", "example.org/made", "--base", &small][..], &["diff", "create", "work", "below"]] {
+        let ran = integration::store::run(store.command(words), None);
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+        assert!(ran.stderr.contains("No space left on device"), "{}", ran.stderr);
+        assert_eq!(used(), 0, "what was written of it is gone");
+    }
+    assert_eq!(store.images(), std::slice::from_ref(&small));
+    store.is_sound().unwrap();
+    disk.remount(MsFlags::empty(), Some("size=64m"));
+    store.run(&["commit", "work", "example.org/made", "--base", &small]);
+    assert!(store.tree("example.org/made").contains_key(Path::new("data")));
+    store.is_sound().unwrap();
+}
+
 #[test]
 fn a_disk_that_cannot_be_written_is_said() {
     let registry = Registry::start();
@@ -106,8 +135,9 @@ fn a_second_daemon_on_one_root_is_refused() {
     second.start();
 }
 
+/// CVE-2021-41091 of moby, CVE-2024-25621 of containerd: directories that others could enter.
 #[test]
-fn nobody_else_gets_in() {
+fn cve_2021_41091_and_2024_25621_nobody_else_gets_in() {
     let store = Store::running();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&store.root), 0o700);
@@ -237,4 +267,60 @@ fn usage_is_counted_once_and_freed() {
     let on_disk: u64 = String::from_utf8_lossy(&du.stdout).split_whitespace().next().unwrap().parse().unwrap();
     assert!(on_disk < 3 << 20, "{on_disk}");
     store.tree(&two);
+}
+
+/// A clock that is set right, or wrong, while a pull runs: it loses nothing, and what has its time has it again.
+#[test]
+fn a_clock_that_jumps_takes_nothing_away() {
+    const YEAR: i64 = 365 * 24 * 3600;
+    let registry = Registry::start();
+    let image =
+        publish(&registry, "app", "1", &[layer(&[("a", &noise(9, 400_000))]), layer(&[("b", &noise(10, 600_000))])]);
+    let small = small_image(&registry);
+    let directory = tempfile::tempdir().unwrap();
+    let clock = directory.path().join("clock");
+    let wrong = |by: i64| {
+        // At once: it is read at any time.
+        fs::write(directory.path().join("new"), by.to_string()).unwrap();
+        fs::rename(directory.path().join("new"), &clock).unwrap();
+    };
+    wrong(0);
+    let mut store = Store::new();
+    store.start_with(&[("TARE_STORE_CLOCK", clock.to_str().unwrap())]).unwrap();
+    let created = |store: &Store, name: &str| {
+        let images = store.json(&["images", &format!("name=={name}")]);
+        images[0]["createdAt"].as_str().unwrap_or_else(|| panic!("{images}"))[..4].parse::<i64>().unwrap()
+    };
+    for by in [30 * YEAR, -20 * YEAR] {
+        registry.faults(|it| it.slow = Some((20_000, 20)));
+        let pull = store.command(&["pull", "--quiet", &image]).stderr(Stdio::piped()).spawn().unwrap();
+        let offset = || {
+            let ingests = store.json(&["content", "ingests"]);
+            ingests.as_array().unwrap().iter().filter_map(|it| it["offset"].as_u64()).max().unwrap_or(0)
+        };
+        integration::wait::until("some bytes have come", || offset() >= 60_000);
+        wrong(by);
+        store.run(&["gc"]);
+        let other = store.run(&["pull", "--quiet", &small]);
+        assert!(other.contains("small"), "{other}");
+        registry.faults(|it| it.slow = None);
+        let output = pull.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        store.run(&["gc"]);
+        store.is_sound().unwrap();
+        assert!(store.tree(&image).len() >= 2);
+        let now = created(&store, &small);
+        wrong(0);
+        store.run(&["gc"]);
+        // The jump was one: what was made then says so.
+        assert_eq!((created(&store, &small), !(2015..=2045).contains(&now)), (now, true));
+        store.run(&["rmi", "--sync", &image, &small]);
+    }
+    // And a start in the past.
+    store.run(&["pull", "--quiet", &small]);
+    wrong(-20 * YEAR);
+    assert!(store.stop().success());
+    store.start_with(&[("TARE_STORE_CLOCK", clock.to_str().unwrap())]).unwrap();
+    store.is_sound().unwrap();
+    assert_eq!(store.images().len(), 1);
 }

@@ -4,7 +4,6 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use nix::fcntl::OFlag;
 
@@ -148,7 +147,7 @@ impl Ingest {
         }
         self.hasher.update(bytes);
         self.status.offset += bytes.len() as u64;
-        self.status.updated = SystemTime::now();
+        self.status.updated = crate::fault::now();
         if self.status.offset - self.written_back >= WRITEBACK {
             start_writeback(&self.file, self.written_back, self.status.offset - self.written_back);
             self.written_back = self.status.offset;

@@ -53,7 +53,7 @@ struct Inner {
 impl Metadata {
     /// Opens the database of a root, makes it, or brings it up to this version; leases of calls that an earlier daemon ran end here.
     pub fn open(root: &Root) -> Result<Self> {
-        Self::open_with(root.path(), SystemTime::now)
+        Self::open_with(root.path(), crate::fault::now)
     }
 
     pub(crate) fn open_with(root: &Path, clock: fn() -> SystemTime) -> Result<Self> {
