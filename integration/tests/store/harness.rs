@@ -311,6 +311,19 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 /// Puts an image of these layers (uncompressed tars) into a registry; gives its reference.
 pub(crate) fn publish(registry: &Registry, repository: &str, tag: &str, layers: &[Vec<u8>]) -> String {
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    publish_for(registry, repository, tag, architecture, layers);
+    format!("{}/{repository}:{tag}", registry.host())
+}
+
+/// The same for a machine; gives the manifest's descriptor, as it stands in an index.
+pub(crate) fn publish_for(
+    registry: &Registry,
+    repository: &str,
+    tag: &str,
+    architecture: &str,
+    layers: &[Vec<u8>],
+) -> Value {
     let mut descriptors = Vec::new();
     for tar in layers {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
@@ -320,7 +333,7 @@ pub(crate) fn publish(registry: &Registry, repository: &str, tag: &str, layers: 
         descriptors.push(json!({"mediaType": LAYER, "digest": registry.blob(repository, blob), "size": size}));
     }
     let config = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+        "architecture": architecture,
         "os": "linux",
         "config": {"Env": [format!("TAG={tag}")]},
         "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|tar| digest(tar)).collect::<Vec<_>>()},
@@ -329,6 +342,9 @@ pub(crate) fn publish(registry: &Registry, repository: &str, tag: &str, layers: 
     let size = config.len();
     let config = json!({"mediaType": CONFIG, "digest": registry.blob(repository, config), "size": size});
     let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": descriptors});
-    registry.manifest(repository, Some(tag), MANIFEST, manifest.to_string());
-    format!("{}/{repository}:{tag}", registry.host())
+    let manifest = manifest.to_string();
+    let size = manifest.len();
+    let digest = registry.manifest(repository, Some(tag), MANIFEST, manifest);
+    let platform = json!({"os": "linux", "architecture": architecture});
+    json!({"mediaType": MANIFEST, "digest": digest, "size": size, "platform": platform})
 }

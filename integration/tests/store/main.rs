@@ -6,10 +6,16 @@
 
 mod archives;
 mod cli;
+mod commit;
 mod conditions;
 mod crash;
 mod daemon;
 mod harness;
+mod hostile;
+mod others;
 mod power;
+mod pulls;
 mod python;
 mod registry;
+mod repair;
+mod trees;
