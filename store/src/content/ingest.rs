@@ -192,6 +192,8 @@ impl Ingest {
 
     /// Throws all of it away.
     pub fn abort(self) -> Result<()> {
+        // Its room first: on a full disk the row cannot go without some. Where that fails, the row's removal says why.
+        let _ = self.file.set_len(0);
         self.content.forget_ingest(self.id)
     }
 
