@@ -37,6 +37,7 @@
 //! - Exit codes are docker's: 125 for what `tarectl` itself cannot do, 126 and 127 for a command that cannot be run or found, otherwise
 //!   the container's own.
 
+pub mod beneath;
 pub mod client;
 pub mod error;
 pub mod events;
@@ -47,10 +48,14 @@ pub mod network;
 pub mod paths;
 pub mod record;
 pub mod records;
+pub mod root;
 pub mod shim;
 pub mod spec;
 pub mod store;
 pub mod table;
 pub mod template;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod units;
+pub mod users;

@@ -282,8 +282,12 @@ pub struct MountSpec {
     pub read_only: bool,
     /// `rprivate`, `rslave`, …
     pub propagation: String,
+    /// What is mounted below the source does not come along.
+    pub non_recursive: bool,
     /// A new volume stays as it is, empty.
     pub no_copy: bool,
+    /// Only this directory of the volume, relative to it; empty: all of it.
+    pub subpath: String,
     /// Of a tmpfs, in bytes; 0 is the kernel's.
     pub size_bytes: i64,
     /// Of a tmpfs; 0 is 1777.

@@ -1,6 +1,7 @@
 //! Which capabilities a container gets (capabilities(7)).
 
 use crate::error::{Error, Result};
+use crate::record::HostConfig;
 
 /// All that there are in Linux 6.x, by number.
 const ALL: [&str; 41] = [
@@ -64,6 +65,16 @@ const DEFAULT: [&str; 14] = [
     "KILL",
     "AUDIT_WRITE",
 ];
+
+/// What a container gets on this host.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn of_host(host: &HostConfig) -> Result<Vec<String>> {
+    // A kernel too old to say knows those of Linux 5.9 on.
+    let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|it| it.trim().parse().ok());
+    resolve(host.privileged, &host.cap_add, &host.cap_drop, last.unwrap_or(ALL.len() - 1))
+}
 
 /// The set for these additions and removals, with `CAP_` before each name. `last` is the highest number that the kernel knows
 /// (/proc/sys/kernel/cap_last_cap).
