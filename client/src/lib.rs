@@ -57,5 +57,6 @@ pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod time;
+pub mod tree;
 pub mod units;
 pub mod users;

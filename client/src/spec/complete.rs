@@ -33,7 +33,7 @@ const SHM_SIZE: i64 = 64 << 20;
 /// The first wrong use.
 pub fn complete(record: &mut Container, image: &Config) -> Result<()> {
     merge(&mut record.config, image);
-    defaults(record)?;
+    defaults(record);
     check(record)
 }
 
@@ -95,7 +95,7 @@ fn merge_health(config: &mut Config, image: Option<&Health>) {
     fill(&mut own.retries, image.retries);
 }
 
-fn defaults(record: &mut Container) -> Result<()> {
+fn defaults(record: &mut Container) {
     let Container { config, host_config: host, id, .. } = record;
     if config.hostname.is_empty() && host.uts_mode != "host" {
         config.hostname = if host.network_mode == "host" { host_name() } else { id.chars().take(12).collect() };
@@ -120,9 +120,6 @@ fn defaults(record: &mut Container) -> Result<()> {
     if host.memory > 0 && host.memory_swap == 0 {
         host.memory_swap = host.memory.saturating_mul(2);
     }
-    for option in &mut host.security_opt {
-        *option = security::with_file(option)?;
-    }
     let unconfined = host.privileged || host.security_opt.iter().any(|it| it == "systempaths=unconfined");
     if unconfined {
         host.masked_paths.clear();
@@ -131,7 +128,6 @@ fn defaults(record: &mut Container) -> Result<()> {
         host.masked_paths = MASKED.map(str::to_owned).to_vec();
         host.readonly_paths = READONLY.map(str::to_owned).to_vec();
     }
-    Ok(())
 }
 
 fn host_name() -> String {

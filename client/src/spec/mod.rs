@@ -44,6 +44,8 @@ pub struct Inputs<'a> {
     pub root: BorrowedFd<'a>,
     /// Namespaces of other containers.
     pub joins: &'a Joins,
+    /// Variables that tell of linked containers.
+    pub links: &'a [String],
 }
 
 /// Files of the host that are bound over `/etc/…`.
@@ -76,7 +78,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value> {
     let security = security::parse(&record.host_config)?;
     let capabilities = capabilities::of_host(&record.host_config)?;
     let devices = devices::collect(&record.host_config)?;
-    let init = if record.host_config.init { Some(process::init_program()?) } else { None };
+    let init = record.host_config.init.then(process::init_program).transpose()?;
 
     let mut root = json!({ "path": "rootfs" });
     if record.host_config.readonly_rootfs {
@@ -84,7 +86,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value> {
     }
     let mut spec = json!({
         "ociVersion": "1.0.2",
-        "process": process::process(record, &user, &capabilities, &security, init.is_some()),
+        "process": process::process(inputs, &user, &capabilities, &security),
         "root": root,
         "mounts": mounts::all(inputs, init.as_deref()),
         "linux": linux(inputs, &security, &capabilities, &devices)?,

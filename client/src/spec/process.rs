@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::Inputs;
 use super::security::Security;
 use crate::error::{Error, Result};
 use crate::record::{Config, Container, HostConfig};
@@ -25,22 +26,16 @@ const INITS: [&str; 5] = [
 ];
 
 /// The object `process`.
-pub(super) fn process(
-    record: &Container,
-    user: &User,
-    capabilities: &[String],
-    security: &Security,
-    with_init: bool,
-) -> Value {
-    let Container { config, host_config, .. } = record;
+pub(super) fn process(inputs: &Inputs<'_>, user: &User, capabilities: &[String], security: &Security) -> Value {
+    let Container { config, host_config, .. } = inputs.record;
     let mut arguments = arguments(config);
-    if with_init {
+    if host_config.init {
         arguments.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
     }
     let mut process = json!({
         "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
         "args": arguments,
-        "env": environment(config),
+        "env": environment(config, inputs.links),
         "cwd": if config.working_dir.is_empty() { "/" } else { &config.working_dir },
         "capabilities": sets(user.uid, capabilities),
         "oomScoreAdj": host_config.oom_score_adj,
@@ -81,13 +76,14 @@ pub fn arguments(config: &Config) -> Vec<String> {
     entrypoint.chain(config.cmd.iter().flatten()).cloned().collect()
 }
 
-/// Its environment. An entry without `=` stands for nothing: it never takes the host's value (CVE-2026-57231).
+/// Its environment: what goes without saying, what tells of linked containers, then its own. An entry without `=` stands for nothing: it never takes the host's value (CVE-2026-57231).
 #[must_use]
-pub fn environment(config: &Config) -> Vec<String> {
+pub fn environment(config: &Config, links: &[String]) -> Vec<String> {
     let mut all = vec![format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={}", config.hostname)];
     if config.tty {
         all.push("TERM=xterm".to_owned());
     }
+    all.extend_from_slice(links);
     let key = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     for entry in &config.env {
         let name = key(entry);

@@ -1,14 +1,9 @@
 //! `--security-opt`.
 
-use std::io::Read;
-
 use serde_json::Value;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::record::HostConfig;
-
-/// No profile is larger.
-const LARGEST: u64 = 1 << 20;
 
 /// The options, taken apart.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -24,7 +19,7 @@ pub(super) enum Seccomp {
     #[default]
     Builtin,
     Unconfined,
-    /// A profile in docker's form.
+    /// A profile in docker's form; the command line has read its file.
     Profile(Value),
 }
 
@@ -52,21 +47,6 @@ pub(super) fn parse(host: &HostConfig) -> Result<Security> {
         }
     }
     Ok(security)
-}
-
-/// The same option with a file's profile in place of its name, as the record keeps it: the file may be gone at the next start.
-pub(super) fn with_file(option: &str) -> Result<String> {
-    let Some(path) = option.strip_prefix("seccomp=").or_else(|| option.strip_prefix("seccomp:")) else {
-        return Ok(option.to_owned());
-    };
-    if matches!(path, "unconfined" | "builtin") || path.starts_with('{') {
-        return Ok(option.to_owned());
-    }
-    let what = || format!("opening seccomp profile ({path}) failed");
-    let file = std::fs::File::open(path).context(what)?;
-    let mut text = String::new();
-    file.take(LARGEST).read_to_string(&mut text).context(what)?;
-    json(&text).map(|profile| format!("seccomp={profile}")).map_err(|error| error.within(what()))
 }
 
 fn json(text: &str) -> Result<Value> {
