@@ -60,3 +60,4 @@ pub mod time;
 pub mod tree;
 pub mod units;
 pub mod users;
+pub mod volumes;

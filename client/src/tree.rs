@@ -242,12 +242,7 @@ pub(crate) fn xattrs(from: BorrowedFd<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
         let length = rustix::fs::getxattr(&path, name, &mut value).ok()?;
         Some((name.to_vec(), value[..length].to_vec()))
     };
-    names[..length]
-        .split(|byte| *byte == 0)
-        .filter(|it| !it.is_empty())
-        .filter(travels)
-        .filter_map(|it| read(it))
-        .collect()
+    names[..length].split(|byte| *byte == 0).filter(|it| !it.is_empty()).filter(travels).filter_map(&mut read).collect()
 }
 
 fn copying(path: &Path) -> String {

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::error::Result;
 use crate::record::Container;
 use crate::users;
+use crate::volumes::Held;
 
 pub mod capabilities;
 mod complete;
@@ -46,6 +47,8 @@ pub struct Inputs<'a> {
     pub joins: &'a Joins,
     /// Variables that tell of linked containers.
     pub links: &'a [String],
+    /// Parts of volumes that are mounted.
+    pub held: &'a Held,
 }
 
 /// Files of the host that are bound over `/etc/…`.

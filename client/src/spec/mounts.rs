@@ -32,7 +32,7 @@ impl Line {
 pub(super) fn all(inputs: &Inputs<'_>, init: Option<&Path>) -> Vec<Value> {
     let Inputs { record, files, joins, .. } = *inputs;
     let host = &record.host_config;
-    let asked = asked(record);
+    let asked = asked(inputs);
     let mut lines = system(host);
     lines.extend(shared_memory(host, joins.ipc));
     let read_only = host.readonly_rootfs;
@@ -48,7 +48,7 @@ pub(super) fn all(inputs: &Inputs<'_>, init: Option<&Path>) -> Vec<Value> {
     // What the user puts there is there in its place; over the whole of /dev, what is in it comes from there.
     let over = |place: &str| asked.iter().any(|it| it.destination == place);
     let whole_dev = over("/dev");
-    lines.retain(|it| !over(&it.destination) && !(whole_dev && it.destination.starts_with("/dev/")));
+    lines.retain(|it| !(over(&it.destination) || whole_dev && it.destination.starts_with("/dev/")));
     // Above comes before below.
     let mut asked = asked;
     asked.sort_by_key(|it| it.destination.split('/').filter(|part| !part.is_empty()).count());
@@ -98,9 +98,14 @@ fn shared_memory(host: &HostConfig, joined: Option<u32>) -> Option<Line> {
 }
 
 /// What the user, or the image by its volumes, wants mounted.
-fn asked(record: &Container) -> Vec<Line> {
-    let host = &record.host_config;
-    let mut lines: Vec<Line> = record.mounts.iter().map(|mount| line(mount, host)).collect();
+fn asked(inputs: &Inputs<'_>) -> Vec<Line> {
+    let host = &inputs.record.host_config;
+    let mut lines: Vec<Line> = inputs.record.mounts.iter().map(|mount| line(mount, host)).collect();
+    for line in &mut lines {
+        if let Some(held) = inputs.held.source(&line.destination) {
+            line.source = held;
+        }
+    }
     for (destination, options) in &host.tmpfs {
         let given: Vec<&str> = options.split(',').filter(|it| !it.is_empty()).collect();
         lines.push(Line::new(destination, "tmpfs", "tmpfs", &tmpfs_options(&given)));

@@ -20,6 +20,7 @@ fn spec(change: impl FnOnce(&mut Container)) -> Result<Value> {
         root: root.as_fd(),
         joins: &Joins::default(),
         links: &[],
+        held: &Held::default(),
     })
 }
 
