@@ -12,7 +12,7 @@ pub mod docker;
 mod rows;
 mod server;
 
-pub use rows::{Row, report, row, run_rows};
+pub use rows::{Row, row, run_rows, steadily};
 pub use server::Server;
 
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use integration::world::ctr::{CHECKPOINT_ROWS, PROLOGUE, ROWS, SETUP};
-use integration::world::{Row, Server, User, World, report, row, run_rows};
+use integration::world::{Row, Server, User, World, row, run_rows, steadily};
 use integration::{need, report_skip, skip};
 
 use super::held::shim_under_test;
@@ -37,6 +37,10 @@ fn another_containerd() {
 }
 
 fn containerd(programs: &[PathBuf]) {
+    steadily("the shim under containerd", || all(programs));
+}
+
+fn all(programs: &[PathBuf]) -> (Vec<String>, String) {
     let world = World::start();
     world.add_program(&shim_under_test());
     programs.iter().for_each(|program| world.add_program(program));
@@ -61,7 +65,7 @@ fn containerd(programs: &[PathBuf]) {
     failures.extend(check(AFTER_ROWS));
     log.push_str(&server.stop(&world));
     failures.extend(world.finish(&before, STATES, |_| true));
-    report("the shim under containerd", &failures, &log);
+    (failures, log)
 }
 
 fn start(world: &World) -> Server {

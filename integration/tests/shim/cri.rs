@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use integration::cri_client::Cri;
 use integration::shim_client::block_on;
-use integration::world::{Server, User, World, report};
+use integration::world::{Server, User, World, steadily};
 use integration::{need, skip, wait};
 use tare_proto::cri::*;
 
@@ -67,6 +67,10 @@ fn cri_of_another_containerd() {
 }
 
 fn cri(programs: &[PathBuf]) {
+    steadily("the shim under the CRI", || all(programs));
+}
+
+fn all(programs: &[PathBuf]) -> (Vec<String>, String) {
     let world = World::start();
     world.add_program(&shim_under_test());
     programs.iter().for_each(|program| world.add_program(program));
@@ -86,11 +90,11 @@ fn cri(programs: &[PathBuf]) {
     world.prepare(User::Root, IMPORT);
     // A pod that went wrong is still there, so that there is nothing to be said of what it leaves.
     if let Err(problem) = block_on(pod(&world)) {
-        report("the shim under the CRI", &[problem], &server.log_tail());
+        return (vec![problem], server.log_tail());
     }
     let log = server.stop(&world);
     let failures = world.finish(&before, STATES, |_| true);
-    report("the shim under the CRI", &failures, &log);
+    (failures, log)
 }
 
 /// The life of a pod with two containers.

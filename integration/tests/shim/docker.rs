@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use integration::world::docker::{PROLOGUE, ROWS, SETUP};
-use integration::world::{Row, Server, User, World, report, row, run_rows};
+use integration::world::{Row, Server, User, World, row, run_rows, steadily};
 use integration::{need, skip};
 
 use super::held::shim_under_test;
@@ -14,12 +14,7 @@ const CHOICE: &str = "R='--runtime io.containerd.tare.v2'";
 #[test]
 fn docker() {
     need!("containerd", "iptables");
-    let world = World::start();
-    world.add_program(&shim_under_test());
-    if let Some(dir) = std::env::var_os("TARE_DOCKER").map(PathBuf::from) {
-        let programs = ["dockerd", "docker", "docker-proxy", "containerd"].map(|name| dir.join(name));
-        programs.iter().filter(|program| program.is_file()).for_each(|program| world.add_program(program));
-    }
+    let world = prepared();
     let version = world.sh(User::Root, "dockerd --version | sed 's/[^0-9]*\\([0-9]*\\).*/\\1/'").stdout;
     match version.trim().parse::<u32>() {
         Ok(major) if major >= 23 => {}
@@ -28,6 +23,23 @@ fn docker() {
         ),
         Err(_) => skip!("dockerd is not installed"),
     }
+    drop(world);
+    steadily("the shim under dockerd", all);
+}
+
+/// A world with the shim and, where there is one, the other dockerd.
+fn prepared() -> World {
+    let world = World::start();
+    world.add_program(&shim_under_test());
+    if let Some(dir) = std::env::var_os("TARE_DOCKER").map(PathBuf::from) {
+        let programs = ["dockerd", "docker", "docker-proxy", "containerd"].map(|name| dir.join(name));
+        programs.iter().filter(|program| program.is_file()).for_each(|program| world.add_program(program));
+    }
+    world
+}
+
+fn all() -> (Vec<String>, String) {
+    let world = prepared();
     let server = start(&world);
     let prologue = format!("{CHOICE}\n{PROLOGUE}");
     world.prepare(User::Root, &format!("{prologue}{SETUP}"));
@@ -40,7 +52,7 @@ fn docker() {
     world.prepare(User::Root, &format!("{prologue}for id in $(d ps -aq); do d rm -f $id >/dev/null; done"));
     log.push_str(&server.stop(&world));
     failures.extend(world.finish(&before, &["/run/containerd/tare/moby"], |name| name.len() == 64));
-    report("the shim under dockerd", &failures, &log);
+    (failures, log)
 }
 
 fn start(world: &World) -> Server {

@@ -1,7 +1,7 @@
 //! buildah as root: containers that are worked on step by step, and a build file.
 
 use integration::need;
-use integration::world::{Row, User, World, report, row, run_rows};
+use integration::world::{Row, User, World, row, run_rows, steadily};
 
 const PROLOGUE: &str = r#"
 b() {
@@ -16,13 +16,17 @@ limits="--cgroup-parent $CG/build --ulimit nofile=1024:1024 --ulimit nproc=4096:
 #[test]
 fn buildah() {
     need!("buildah");
+    steadily("buildah", all);
+}
+
+fn all() -> (Vec<String>, String) {
     let world = World::start();
     world.prepare(User::Root, &format!("{PROLOGUE}{SETUP}"));
     let before = world.snapshot();
     let mut failures = run_rows(&world, User::Root, PROLOGUE, ROWS);
     world.prepare(User::Root, &format!("{PROLOGUE}b rm -a >/dev/null"));
     failures.extend(world.finish(&before, &["/run/tare", "/run/runc"], |cgroup| cgroup.starts_with("buildah-")));
-    report("buildah", &failures, "");
+    (failures, String::new())
 }
 
 const SETUP: &str = r#"

@@ -1,12 +1,16 @@
 //! containerd, with its own shim between it and the runtime, driven by ctr.
 
 use integration::world::ctr::{CHECKPOINT_PATH_ROWS, CHECKPOINT_ROWS, PROLOGUE, ROWS, SETUP};
-use integration::world::{Server, User, World, report, run_rows};
+use integration::world::{Server, User, World, run_rows, steadily};
 use integration::{need, report_skip};
 
 #[test]
 fn ctr() {
     need!("containerd", "ctr", "umoci");
+    steadily("ctr", all);
+}
+
+fn all() -> (Vec<String>, String) {
     let world = World::start();
     let before = world.snapshot();
     let server = Server::start(
@@ -31,5 +35,5 @@ fn ctr() {
     }
     let log = server.stop(&world);
     failures.extend(world.finish(&before, &["/run/containerd/runc/default"], |_| true));
-    report("ctr", &failures, &log);
+    (failures, log)
 }

@@ -2,7 +2,7 @@
 
 use integration::need;
 use integration::world::docker::{BUILDKIT_ROWS, PROLOGUE, REMAPPED_ROWS, ROWS, SETUP};
-use integration::world::{Row, Server, User, World, report, row, run_rows};
+use integration::world::{Row, Server, User, World, row, run_rows, steadily};
 
 #[test]
 fn dockerd_with_an_added_runtime() {
@@ -25,6 +25,10 @@ fn dockerd_with_user_namespaces() {
 
 fn dockerd(flags: &[&str], choice: &str, tables: &[&[Row]]) {
     need!("dockerd", "docker", "containerd", "iptables");
+    steadily("dockerd", || all(flags, choice, tables));
+}
+
+fn all(flags: &[&str], choice: &str, tables: &[&[Row]]) -> (Vec<String>, String) {
     let world = World::start();
     let parent = format!("--cgroup-parent={}", world.cgroup_parent());
     let mut arguments = vec![
@@ -49,7 +53,7 @@ fn dockerd(flags: &[&str], choice: &str, tables: &[&[Row]]) {
     world.prepare(User::Root, &format!("{prologue}for id in $(d ps -aq); do d rm -f $id >/dev/null; done"));
     let log = server.stop(&world);
     failures.extend(world.finish(&before, &["/run/world/docker.exec/runtime-*/moby"], |name| name.len() == 64));
-    report("dockerd", &failures, &log);
+    (failures, log)
 }
 
 const RUNTIME_ROWS: &[Row] =

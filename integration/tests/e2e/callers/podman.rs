@@ -1,6 +1,6 @@
 //! podman as root, with a storage, a configuration and a network of its own; conmon between it and the runtime.
 
-use integration::world::{Row, User, World, report, row, run_rows};
+use integration::world::{Row, User, World, row, run_rows, steadily};
 use integration::{need, report_skip};
 
 /// `p` is podman, `new` the flags of every new container. This host lets nobody raise a hard limit, hence the ulimits.
@@ -32,6 +32,10 @@ heard() {
 #[test]
 fn podman() {
     need!("podman", "conmon");
+    steadily("podman", all);
+}
+
+fn all() -> (Vec<String>, String) {
     let world = World::start();
     world.prepare(User::Root, &format!("{PROLOGUE}{SETUP}"));
     let before = world.snapshot();
@@ -42,7 +46,7 @@ fn podman() {
     }
     world.prepare(User::Root, &format!("{PROLOGUE}{TEARDOWN}"));
     failures.extend(world.finish(&before, &["/run/tare", "/run/runc"], |cgroup| cgroup.starts_with("libpod-")));
-    report("podman", &failures, "");
+    (failures, String::new())
 }
 
 /// One container first, so that what podman keeps for itself (its storage's mount, its network directory) is not taken for

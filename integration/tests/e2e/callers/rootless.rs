@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use integration::world::{Row, User, World, report, row, run_rows};
+use integration::world::{Row, User, World, row, run_rows, steadily};
 use integration::{need, report_skip, sys, wait};
 
 const SETUP: &str = r#"
@@ -36,6 +36,10 @@ const STATES: &[&str] = &["/run/user/2001/tare", "/run/user/2001/runc"];
 #[test]
 fn rootless_tare() {
     need!("newuidmap", "useradd");
+    steadily("rootless tare", all_of_tare);
+}
+
+fn all_of_tare() -> (Vec<String>, String) {
     let world = World::start();
     world.prepare(User::Root, SETUP);
     let before = world.snapshot();
@@ -46,12 +50,16 @@ fn rootless_tare() {
         report_skip("a delegated cgroup: with version 2 only who is already in it may join it");
     }
     failures.extend(world.finish(&before, STATES, |cgroup| cgroup != "mine"));
-    report("rootless tare", &failures, "");
+    (failures, String::new())
 }
 
 #[test]
 fn rootless_podman() {
     need!("newuidmap", "useradd", "podman", "conmon");
+    steadily("rootless podman", all_of_podman);
+}
+
+fn all_of_podman() -> (Vec<String>, String) {
     let world = World::start();
     world.prepare(User::Root, SETUP);
     let before = world.snapshot();
@@ -59,7 +67,7 @@ fn rootless_podman() {
     let mut failures = run_rows(&world, User::Ordinary, PODMAN_PROLOGUE, PODMAN_ROWS);
     world.prepare(User::Ordinary, &format!("{PODMAN_PROLOGUE}{PODMAN_TEARDOWN}"));
     failures.extend(world.finish(&before, STATES, |cgroup| cgroup != "mine"));
-    report("rootless podman", &failures, "");
+    (failures, String::new())
 }
 
 /// Without privileges the runtime fetches the listener from a process of another user than its own, in a user namespace that
@@ -67,6 +75,10 @@ fn rootless_podman() {
 #[test]
 fn rootless_seccomp_agent() {
     need!("newuidmap", "useradd");
+    steadily("rootless tare with a seccomp agent", all_of_the_agent);
+}
+
+fn all_of_the_agent() -> (Vec<String>, String) {
     let world = World::start();
     world.prepare(User::Root, SETUP);
     let before = world.snapshot();
@@ -76,7 +88,7 @@ fn rootless_seccomp_agent() {
     std::thread::spawn(move || answer(&agent));
     let mut failures = run_rows(&world, User::Ordinary, TARE_PROLOGUE, AGENT_ROWS);
     failures.extend(world.finish(&before, STATES, |cgroup| cgroup != "mine"));
-    report("rootless tare with a seccomp agent", &failures, "");
+    (failures, String::new())
 }
 
 /// The agent: answers each container's calls with EXDEV, which no mkdir says by itself, until the container has ended.
