@@ -37,27 +37,49 @@
 //! - Exit codes are docker's: 125 for what `tarectl` itself cannot do, 126 and 127 for a command that cannot be run or found, otherwise
 //!   the container's own.
 
+pub mod attach;
 pub mod beneath;
+pub mod boot;
 pub mod client;
+pub mod create;
+mod ended;
 pub mod error;
 pub mod events;
+pub mod exec;
 mod gate;
+pub mod health;
 pub mod image;
+pub mod kill;
+pub mod logs;
 pub mod names;
 pub mod network;
 pub mod paths;
+pub mod pause;
+pub mod policy;
+pub mod publish;
 pub mod record;
 pub mod records;
+pub mod rename;
+pub mod restart;
+pub mod rm;
 pub mod root;
+pub mod run;
 pub mod shim;
 pub mod spec;
+pub mod start;
+pub mod stop;
 pub mod store;
+mod sys;
 pub mod table;
 pub mod template;
+pub mod terminal;
 #[cfg(test)]
 mod testing;
 pub mod time;
 pub mod tree;
+pub mod truth;
 pub mod units;
 pub mod users;
 pub mod volumes;
+pub mod wait;
+mod watch;

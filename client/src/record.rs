@@ -421,6 +421,9 @@ pub struct State {
     pub finished_at: Time,
     /// How often it was started again by policy, since the user started it.
     pub restart_count: u32,
+    /// How long it waits before it is started again, in milliseconds; grows with each time.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub restart_delay: u64,
     /// The user stopped it: `unless-stopped` and `always` leave it so (until the next boot, with `always`).
     pub stopped_by_user: bool,
     /// The shim's address while there is one.
@@ -428,6 +431,11 @@ pub struct State {
     /// Of health checks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthState>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What health checks have found.

@@ -220,8 +220,16 @@ pub fn holder(client: &Client, name: &str) -> Result<Option<String>> {
         target => target.context(|| format!("read {}", link.display()))?,
     };
     let id = id.to_string_lossy().into_owned();
-    let there = is_id(&id) && client.paths.container(&id).join(FILE).is_file();
-    Ok(there.then_some(id))
+    if !is_id(&id) {
+        return Ok(None);
+    }
+    match load(client, &id) {
+        // One that is just being made does not know its name yet.
+        Ok(record) => Ok((record.name == name || record.name.is_empty()).then_some(id)),
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        // It cannot be read, and may be its.
+        Err(_) => Ok(Some(id)),
+    }
 }
 
 /// Takes a name for a container that is visible already.
@@ -235,21 +243,43 @@ pub fn take_name(client: &Client, name: &str, id: &str) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // Replacing what is left over is done by one at a time; no lock is needed to find a name free.
             let _turn = flock(&client.paths.names())?;
-            match holder(client, name)? {
-                Some(other) if other == id => return Ok(()),
-                Some(other) => {
-                    return Err(Error::conflict(format!(
-                        "the name {name:?} is that of container {}: remove or rename that one, or choose another name",
-                        short(&other)
-                    )));
-                }
-                None => {}
-            }
-            gone(fs::remove_file(&link)).and_then(|()| symlink(id, &link)).context(what)?;
+            replace_name(client, name, id)?;
         }
         made => made.context(what)?,
     }
     sync(&client.paths.names())
+}
+
+/// Takes a name that is there, if it is nobody's. Nobody else replaces one meanwhile.
+fn replace_name(client: &Client, name: &str, id: &str) -> Result<()> {
+    let link = client.paths.names().join(name);
+    match holder(client, name)? {
+        Some(other) if other == id => return Ok(()),
+        Some(other) => {
+            return Err(Error::conflict(format!(
+                "the name {name:?} is that of container {}: remove or rename that one, or choose another name",
+                short(&other)
+            )));
+        }
+        None => {}
+    }
+    gone(fs::remove_file(&link)).and_then(|()| symlink(id, &link)).context(|| format!("make {}", link.display()))
+}
+
+/// Gives a container another name; the one it had.
+///
+/// # Errors
+/// Another container has the new one.
+pub fn rename(client: &Client, lock: &Lock, record: &mut Container, new: &str) -> Result<String> {
+    // Until the record has the new name, whoever else wants it finds a link that says nothing.
+    let turn = flock(&client.paths.names())?;
+    replace_name(client, new, &record.id)?;
+    let old = std::mem::replace(&mut record.name, new.to_owned());
+    lock.save(record)?;
+    sync(&client.paths.names())?;
+    drop(turn);
+    free_name(client, &old, &record.id)?;
+    Ok(old)
 }
 
 /// Gives a name back, if it is this container's.

@@ -10,7 +10,7 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use tare_proto::bootstrap::{BootstrapParams, BootstrapResult};
@@ -310,13 +310,21 @@ impl Shim {
     }
 }
 
-/// Starts a shim in the container's bundle, which has its `config.json`; where it listens.
+/// A shim that is being started.
+#[derive(Debug)]
+#[must_use]
+pub struct Starting {
+    child: Child,
+    what: String,
+}
+
+/// Begins to start a shim in the container's bundle.
 ///
 /// # Errors
-/// There is no such program, or it failed: its sentence.
-pub fn start(client: &Client, id: &str) -> Result<String> {
+/// There is no such program.
+pub fn spawn(client: &Client, id: &str) -> Result<Starting> {
     let bundle = client.paths.bundle(id);
-    let what = || format!("start the shim {}", client.programs.shim.display());
+    let what = format!("start the shim {}", client.programs.shim.display());
     crate::records::make_private(&client.paths.shims())?;
     // The shim logs there if it finds it.
     crate::records::replace(&bundle.join("log"), b"", 0o600)?;
@@ -328,15 +336,27 @@ pub fn start(client: &Client, id: &str) -> Result<String> {
         socket_dir: Some(paths::text(&client.paths.shims())),
         ..BootstrapParams::default()
     };
-    let params = params.write_to_bytes().map_err(|error| Error::failed(format!("{}: {error}", what())))?;
-    let output = run(command(client, id, &bundle).arg("start"), &params, &what)?;
-    if !output.status.success() {
-        let words = [&output.stdout[..], &output.stderr[..]].concat();
-        return Err(Error::failed(format!("{}: {}", what(), String::from_utf8_lossy(&words).trim())));
+    let params = params.write_to_bytes().map_err(|error| Error::failed(format!("{what}: {error}")))?;
+    let child = feed(command(client, id, &bundle).arg("start"), &params, &|| what.clone())?;
+    Ok(Starting { child, what })
+}
+
+impl Starting {
+    /// Waits until it serves; where.
+    ///
+    /// # Errors
+    /// It failed: its sentence.
+    pub fn address(self) -> Result<String> {
+        let Self { child, what } = self;
+        let output = child.wait_with_output().context(|| what.clone())?;
+        if !output.status.success() {
+            let words = [&output.stdout[..], &output.stderr[..]].concat();
+            return Err(Error::failed(format!("{what}: {}", String::from_utf8_lossy(&words).trim())));
+        }
+        let started = BootstrapResult::parse_from_bytes(&output.stdout)
+            .map_err(|error| Error::failed(format!("{what}: its answer is none: {error}")))?;
+        Ok(started.address)
     }
-    let started = BootstrapResult::parse_from_bytes(&output.stdout)
-        .map_err(|error| Error::failed(format!("{}: its answer is none: {error}", what())))?;
-    Ok(started.address)
 }
 
 /// Whether somebody listens at a shim's address.
@@ -383,6 +403,10 @@ fn command(client: &Client, id: &str, bundle: &Path) -> Command {
 }
 
 fn run(command: &mut Command, input: &[u8], what: &dyn Fn() -> String) -> Result<Output> {
+    feed(command, input, what)?.wait_with_output().context(what)
+}
+
+fn feed(command: &mut Command, input: &[u8], what: &dyn Fn() -> String) -> Result<Child> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(
         |error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::failed(format!(
@@ -394,7 +418,7 @@ fn run(command: &mut Command, input: &[u8], what: &dyn Fn() -> String) -> Result
     )?;
     // It may answer without having read all of it.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input));
-    child.wait_with_output().context(what)
+    Ok(child)
 }
 
 fn soon() -> CallContext {

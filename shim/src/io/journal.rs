@@ -11,7 +11,8 @@
 //!
 //! The log holds whole lines of text (without an end if they are longer than 16 KiB, and what is not UTF-8 replaced); who is attached
 //! gets the very bytes at once. An attached client that does not read holds the process up, as a fifo's reader does; one that
-//! goes away does not.
+//! goes away does not. With `wait=true` nothing is taken from the process until the first is let in (for ten seconds at most): who starts a
+//! process and then attaches misses nothing.
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File, OpenOptions};
@@ -29,7 +30,9 @@ use nix::unistd::{geteuid, read};
 use serde::Serialize;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch::Sender;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::copy::Turn;
@@ -40,6 +43,8 @@ use crate::error::{Context, Result};
 const CHUNK: usize = 16 << 10;
 /// How long nobody is let in after that failed, for want of descriptors: it would fail again at once.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long the first client is waited for: it may have been killed.
+const FIRST: Duration = Duration::from_secs(10);
 
 /// The log of one process, of both its streams.
 #[derive(Debug)]
@@ -50,6 +55,8 @@ pub(super) struct Journal {
     /// Said once for each time that it begins.
     failing: Cell<bool>,
     clients: RefCell<Vec<Rc<UnixStream>>>,
+    /// Somebody is looking on, or need not be waited for.
+    watched: Sender<bool>,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -64,6 +71,7 @@ impl Journal {
             size: Cell::new(size),
             failing: Cell::new(false),
             clients: RefCell::default(),
+            watched: Sender::new(!target.wait),
             accepting: listener.map(|it| tokio::task::spawn_local(accept(it, journal.clone()))),
         }))
     }
@@ -72,6 +80,7 @@ impl Journal {
     pub(super) async fn copy(&self, from: &AsyncFd<OwnedFd>, stream: Stream) -> io::Result<()> {
         let mut turn = Turn::default();
         let mut line = Vec::new();
+        self.until_watched().await;
         loop {
             let mut ready = from.readable().await?;
             match chunk(from.get_ref().as_fd()) {
@@ -93,6 +102,14 @@ impl Journal {
             self.append(&record(&line, stream));
         }
         Ok(())
+    }
+
+    async fn until_watched(&self) {
+        let mut watched = self.watched.subscribe();
+        if timeout(FIRST, watched.wait_for(|watched| *watched)).await.is_err() {
+            // Nor for the other stream.
+            self.watched.send_replace(true);
+        }
     }
 
     /// Adds the lines that are whole now; `line` keeps the beginning of the next.
@@ -212,6 +229,9 @@ async fn accept(listener: UnixListener, journal: Weak<Journal>) {
             // It counts on all that is written from this frame on.
             let welcome = send(&client, Stream::Stdin, b"").await;
             if welcome.is_ok() {
+                if let Some(journal) = journal.upgrade() {
+                    journal.watched.send_replace(true);
+                }
                 gone(&client).await;
             }
             if let Some(journal) = journal.upgrade() {

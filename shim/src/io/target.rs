@@ -73,6 +73,8 @@ pub(super) struct JournalTarget {
     pub(super) max_files: u32,
     /// The socket for those who look on.
     pub(super) attach: Option<PathBuf>,
+    /// Nothing is taken from the process until somebody looks on, for a while.
+    pub(super) wait: bool,
 }
 
 /// A binary logger.
@@ -181,7 +183,7 @@ fn arguments(stream: Stream, value: &str, query: &str) -> Result<Vec<OsString>> 
 /// The options are docker's, and what is none of them is refused: a log without its limit fills a disk.
 fn journal(stream: Stream, value: &str, path: PathBuf, query: &str) -> Result<JournalTarget> {
     let wrong = |what: &str| Error::invalid(format!("the {stream} URI {value:?}: {what}"));
-    let mut journal = JournalTarget { path, max_size: 0, max_files: 1, attach: None };
+    let mut journal = JournalTarget { path, max_size: 0, max_files: 1, attach: None, wait: false };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, word) = pair.split_once('=').unwrap_or((pair, ""));
         let word = decode(word, Plus::Space)
@@ -207,8 +209,18 @@ fn journal(stream: Stream, value: &str, path: PathBuf, query: &str) -> Result<Jo
                 }
                 journal.attach = Some(socket);
             }
-            key => return Err(wrong(&format!("there is no option {key:?}: give max-size, max-file or attach"))),
+            "wait" => {
+                journal.wait = match text {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err(wrong("wait is true or false")),
+                };
+            }
+            key => return Err(wrong(&format!("there is no option {key:?}: give max-size, max-file, attach or wait"))),
         }
+    }
+    if journal.wait && journal.attach.is_none() {
+        return Err(wrong("to wait for somebody who looks on, it needs attach"));
     }
     Ok(journal)
 }
@@ -265,7 +277,8 @@ mod tests {
     }
 
     fn journal(path: &str, max_size: u64, max_files: u32, attach: Option<&str>) -> Target {
-        Target::Journal(JournalTarget { path: path.into(), max_size, max_files, attach: attach.map(Into::into) })
+        let attach = attach.map(Into::into);
+        Target::Journal(JournalTarget { path: path.into(), max_size, max_files, attach, wait: false })
     }
 
     #[test]
@@ -316,6 +329,8 @@ mod tests {
             ("json-file:///l?max-file=0", "max-file is a number of files"),
             ("json-file:///l?attach=here", "attach is the absolute path"),
             ("json-file:///l?attach=%0", "the value of attach is not well"),
+            ("json-file:///l?attach=/a&wait=1", "wait is true or false"),
+            ("json-file:///l?wait=true", "it needs attach"),
             ("json-file:///l?compress=true", "there is no option \"compress\""),
         ];
         for (value, expected) in table {

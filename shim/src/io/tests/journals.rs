@@ -146,6 +146,28 @@ fn who_is_attached_gets_every_byte_and_the_end() {
 }
 
 #[test]
+fn what_is_to_be_waited_for_misses_nothing() {
+    run(async {
+        let client = Client::new();
+        let socket = client.path("attach");
+        let uri = format!("json-file:///dev/null?attach={}&wait=true", socket.display());
+        let (mut io, mut child) = open(&Client::outputs(&uri, &uri)).await.unwrap();
+        io.start().unwrap();
+        let (out, err) = (stdout(&mut child), stderr(&mut child));
+        out.write("early").await;
+        err.write("too").await;
+        drop((out, err));
+        settle().await;
+        let attached = Attached::to(&socket).await;
+        let mut frames = [attached.frame().await, attached.frame().await];
+        frames.sort();
+        assert_eq!(frames, [(1, b"early".to_vec()), (2, b"too".to_vec())]);
+        io.drained().await;
+        io.close().await;
+    });
+}
+
+#[test]
 fn a_client_that_does_not_read_holds_up_and_one_that_goes_does_not() {
     run(async {
         let client = Client::new();

@@ -1,0 +1,225 @@
+//! `--restart`: what starts again after an exit, and when.
+//!
+//! ```text
+//! exit ── by policy? ── no ──> exited
+//!            └─ yes ──> restarting, with a delay: 100 ms, twice as long each time, a minute at most; from anew after 10 s of running
+//!                          └─ `tarectl revive ID`, in the background: waits, then starts it, if it is still to be
+//! ```
+//!
+//! Whoever revives holds `revive.lock` in the container's directory: a second one ends at once, and a command that finds a container to be
+//! restarted and the lock free sets another to it.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+use crate::client::Client;
+use crate::error::{Context, Error, Kind, Result};
+use crate::record::{Container, Status};
+use crate::watch::Watch;
+use crate::{records, start};
+
+/// The first delay, and the longest.
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(60);
+/// What ran so long starts from the first delay again.
+const WELL: i128 = 10_000_000_000;
+
+/// After how long a container that has just exited is started again; None if it is not.
+pub(crate) fn next(record: &Container) -> Option<Duration> {
+    let (state, policy) = (&record.state, &record.host_config.restart_policy);
+    let wanted = match policy.name.as_str() {
+        "always" | "unless-stopped" => true,
+        "on-failure" => {
+            let limit = policy.maximum_retry_count;
+            state.exit_code != 0 && (limit == 0 || state.restart_count < limit)
+        }
+        _ => false,
+    };
+    if !wanted || state.stopped_by_user {
+        return None;
+    }
+    let ran = state.finished_at.nanoseconds().unwrap_or(0) - state.started_at.nanoseconds().unwrap_or(0);
+    let last = Duration::from_millis(state.restart_delay);
+    Some(if ran >= WELL || last.is_zero() { FIRST } else { (last * 2).min(LONGEST) })
+}
+
+/// Whether the container should run after a boot, or whenever what should run is brought back.
+pub(crate) fn should_run(record: &Container) -> bool {
+    let was_up = matches!(record.state.status, Status::Exited | Status::Restarting | Status::Dead);
+    match record.host_config.restart_policy.name.as_str() {
+        "always" => was_up,
+        "unless-stopped" => was_up && !record.state.stopped_by_user,
+        "on-failure" => was_up && !record.state.stopped_by_user && next(record).is_some(),
+        _ => false,
+    }
+}
+
+/// Sets somebody to start it again, unless somebody is.
+pub(crate) fn ensure(client: &Client, record: &Container) -> Result<()> {
+    if is_ensured(client, &record.id) {
+        return Ok(());
+    }
+    background(client, "revive", &record.id)
+}
+
+/// Whether somebody waits to start it again.
+pub(crate) fn is_ensured(client: &Client, id: &str) -> bool {
+    let Ok(file) = File::open(client.paths.container(id).join("revive.lock")) else { return false };
+    // Only asked for, not taken: whoever comes to revive at this moment finds it free.
+    let mut lock = whole_file();
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).is_ok() && i32::from(lock.l_type) != libc::F_UNLCK
+}
+
+/// A lock on all of a file, of the open file itself (fcntl(2), `F_OFD_SETLK`).
+const fn whole_file() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// Runs a hidden command of ours that stays when we end.
+pub(crate) fn background(client: &Client, command: &str, id: &str) -> Result<()> {
+    let program = &client.programs.tarectl;
+    let mut spawned = Command::new(program);
+    spawned.args([command, id]).envs(client.environment()).current_dir("/");
+    // A group of its own: what a terminal sends to us is not for it.
+    std::os::unix::process::CommandExt::process_group(&mut spawned, 0);
+    spawned.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    spawned.spawn().map(drop).context(|| format!("run {} {command}", program.display()))
+}
+
+/// `tarectl revive ID`: waits as long as the record says, and starts the container, if that is still to be done then.
+///
+/// # Errors
+/// It cannot be started; the record says so, too.
+pub async fn revive(client: &Client, id: &str) -> Result<()> {
+    let path = client.paths.container(id).join("revive.lock");
+    let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    let file = opened.context(|| format!("open {}", path.display()))?;
+    match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+        Err(Errno::EAGAIN | Errno::EACCES) => return Ok(()),
+        locked => locked.context(|| format!("lock {}", path.display()))?,
+    };
+    let mut changes = Watch::new(&client.paths.container(id))?;
+    loop {
+        let record = match records::load(client, id) {
+            Err(error) if error.kind == Kind::NotFound => return Ok(()),
+            record => record?,
+        };
+        if record.state.status != Status::Restarting {
+            return Ok(());
+        }
+        let waited = record.state.finished_at.ago();
+        let left = Duration::from_millis(record.state.restart_delay).saturating_sub(waited);
+        if left.is_zero() {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(left) => {}
+            changed = changes.changed() => changed?,
+        }
+    }
+    let lock = match records::lock(client, id) {
+        Err(error) if error.kind == Kind::NotFound => return Ok(()),
+        lock => lock?,
+    };
+    let mut record = lock.load()?;
+    if record.state.status != Status::Restarting {
+        return Ok(());
+    }
+    record.state.restart_count += 1;
+    // As docker: one that cannot be started is not tried again.
+    start::begin(client, lock, record, None).await?.go(client).await.map(drop)
+}
+
+/// Reads a policy as docker writes it: `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`.
+///
+/// # Errors
+/// It is none.
+pub fn parse(text: &str) -> Result<crate::record::RestartPolicy> {
+    let wrong = || {
+        Error::usage(format!(
+            "{text:?} is no restart policy: give no, always, unless-stopped, on-failure or on-failure:N"
+        ))
+    };
+    let (name, count) = text.split_once(':').map_or((text, None), |(name, count)| (name, Some(count)));
+    let count = match (name, count) {
+        ("no" | "" | "always" | "unless-stopped" | "on-failure", None) => 0,
+        ("on-failure", Some(count)) => count.parse().map_err(|_| wrong())?,
+        _ => return Err(wrong()),
+    };
+    let name = if name.is_empty() { "no" } else { name };
+    Ok(crate::record::RestartPolicy { name: name.to_owned(), maximum_retry_count: count })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Time;
+
+    fn ended(policy: &str, code: i64, ran: u64, count: u32, last: u64) -> Container {
+        let mut record = Container::default();
+        record.host_config.restart_policy = parse(policy).unwrap();
+        record.state.exit_code = code;
+        record.state.restart_count = count;
+        record.state.restart_delay = last;
+        record.state.started_at = Time::since_epoch(1_000, 0);
+        record.state.finished_at = Time::since_epoch(1_000 + i64::try_from(ran).unwrap(), 0);
+        record
+    }
+
+    #[test]
+    fn what_starts_again_and_when() {
+        for (policy, code, ran, count, last, expected) in [
+            ("no", 1, 0, 0, 0, None),
+            ("", 1, 0, 0, 0, None),
+            ("always", 0, 0, 0, 0, Some(100)),
+            ("always", 0, 1, 3, 400, Some(800)),
+            ("unless-stopped", 0, 1, 30, 60_000, Some(60_000)),
+            ("unless-stopped", 0, 10, 30, 60_000, Some(100)),
+            ("on-failure", 0, 0, 0, 0, None),
+            ("on-failure", 3, 0, 99, 100, Some(200)),
+            ("on-failure:2", 3, 0, 1, 100, Some(200)),
+            ("on-failure:2", 3, 0, 2, 200, None),
+        ] {
+            let record = ended(policy, code, ran, count, last);
+            assert_eq!(next(&record).map(|it| it.as_millis()), expected, "{policy} {code} {ran} {count} {last}");
+        }
+        let mut stopped = ended("always", 0, 0, 0, 0);
+        stopped.state.stopped_by_user = true;
+        assert_eq!(next(&stopped), None);
+    }
+
+    #[test]
+    fn a_policy_is_one_of_dockers() {
+        assert_eq!(parse("on-failure:3").unwrap().maximum_retry_count, 3);
+        for wrong in ["sometimes", "always:3", "on-failure:", "on-failure:x", "on-failure:-1", "no:1"] {
+            assert!(parse(wrong).unwrap_err().message.contains("no restart policy"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_a_boot_brings_back() {
+        let exited = |policy: &str, stopped: bool| {
+            let mut record = ended(policy, 255, 0, 0, 0);
+            record.state.status = Status::Exited;
+            record.state.stopped_by_user = stopped;
+            should_run(&record)
+        };
+        assert!(exited("always", false) && exited("always", true) && exited("unless-stopped", false));
+        assert!(exited("on-failure", false));
+        assert!(!exited("unless-stopped", true) && !exited("no", false) && !exited("on-failure", true));
+        let never_started = Container { host_config: ended("always", 0, 0, 0, 0).host_config, ..Container::default() };
+        assert!(!should_run(&never_started));
+    }
+}

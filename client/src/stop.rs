@@ -1,0 +1,82 @@
+//! `stop`: a container is asked to end, and killed if it does not.
+
+use std::time::Duration;
+
+use nix::libc::SIGKILL;
+
+use crate::client::Client;
+use crate::error::{Kind, Result};
+use crate::record::Status;
+use crate::shim::Shim;
+use crate::{ended, events, kill, truth};
+
+/// How long it has, in seconds, unless its image or a flag says otherwise.
+const PATIENCE: i64 = 10;
+
+/// Stops a container; one that does not run is left alone. `seconds` and `signal` win over what the container has; -1 is for ever.
+///
+/// # Errors
+/// There is none, or the signal is none.
+pub async fn stop(client: &Client, name: &str, seconds: Option<i64>, signal: Option<&str>) -> Result<()> {
+    let asked = signal.map(kill::signal).transpose()?;
+    let (lock, mut record) = truth::hold(client, name).await?;
+    match record.state.status {
+        Status::Running | Status::Paused => {}
+        Status::Restarting => {
+            record.state.status = Status::Exited;
+            record.state.stopped_by_user = true;
+            lock.save(&record)?;
+            events::container(&client.paths, "stop", &record, &[]);
+            return Ok(());
+        }
+        _ => return Ok(()),
+    }
+    let first = match asked {
+        Some(number) => number,
+        None => kill::stop_signal(&record)?,
+    };
+    let seconds = seconds.or(record.config.stop_timeout).unwrap_or(PATIENCE);
+    record.state.stopped_by_user = true;
+    lock.save(&record)?;
+    // Not held while it ends: its end is recorded by whoever comes first.
+    drop(lock);
+    match Shim::of(&record).await {
+        Err(error) if error.kind == Kind::NotFound => {}
+        shim => {
+            let shim = shim?;
+            let tell = |number: i32| {
+                events::container(&client.paths, "kill", &record, &[("signal", &number.to_string())]);
+            };
+            tell(first);
+            send(&shim, first).await?;
+            if record.state.status == Status::Paused {
+                // What is frozen does not hear.
+                let _ = shim.resume().await;
+            }
+            if !ends(&shim, seconds).await {
+                tell(SIGKILL);
+                send(&shim, SIGKILL).await?;
+                ends(&shim, -1).await;
+            }
+        }
+    }
+    ended::settle(client, &record.id).await?;
+    events::container(&client.paths, "stop", &record, &[]);
+    Ok(())
+}
+
+/// Sends a signal; that it has ended meanwhile is as well.
+async fn send(shim: &Shim, signal: i32) -> Result<()> {
+    match shim.kill("", signal).await {
+        Err(error) if error.kind != Kind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Waits for the end, so many seconds at most; -1 is for ever. A shim that has deleted it already, or went away, is an end, too.
+async fn ends(shim: &Shim, seconds: i64) -> bool {
+    match u64::try_from(seconds) {
+        Err(_) => shim.wait("").await.map_or(true, |_| true),
+        Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), shim.wait("")).await.is_ok(),
+    }
+}

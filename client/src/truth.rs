@@ -1,0 +1,65 @@
+//! What is so, as against what records say: for every command that shows containers or acts on them.
+//!
+//! A record that nothing speaks against is believed (its shim listens, its process is there: two system calls). Of any other the shim
+//! is asked, and what is left to be done is done; see [`crate::ended`].
+
+use crate::client::Client;
+use crate::ended;
+use crate::error::{Error, Kind, Result};
+use crate::record::Container;
+use crate::records::{self, Lock};
+
+/// The container that a user means, as it is.
+///
+/// # Errors
+/// There is none.
+pub async fn find(client: &Client, name_or_id: &str) -> Result<Container> {
+    let record = records::find(client, name_or_id)?;
+    if ended::is_plausible(client, &record) {
+        return Ok(record);
+    }
+    hold(client, name_or_id).await.map(|(_, record)| record)
+}
+
+/// All containers as they are, the oldest first. Those that another command is at are shown as their records have them.
+///
+/// # Errors
+/// The records cannot be read.
+pub async fn list(client: &Client) -> Result<Vec<Container>> {
+    records::sweep(client)?;
+    let mut found = Vec::new();
+    for record in records::list(client)? {
+        if ended::is_plausible(client, &record) {
+            found.push(record);
+            continue;
+        }
+        let Some(lock) = records::try_lock(client, &record.id)? else {
+            found.push(record);
+            continue;
+        };
+        let id = record.id.clone();
+        match lock.load() {
+            Ok(now) => match ended::check(client, lock, now).await {
+                Ok(Some((_, record))) => found.push(record),
+                Ok(None) => {}
+                // What cannot be cleaned up now is told by the command that needs it.
+                Err(_) => found.extend(records::load(client, &id).ok()),
+            },
+            Err(error) if error.kind == Kind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// The container that a user means, as it is, with the right to change it.
+///
+/// # Errors
+/// There is none.
+pub(crate) async fn hold(client: &Client, name_or_id: &str) -> Result<(Lock, Container)> {
+    let id = records::find_id(client, name_or_id)?;
+    let lock = records::lock(client, &id)?;
+    let record = lock.load()?;
+    let missing = || Error::not_found(format!("there is no container {name_or_id:?}: tarectl ps -a lists all"));
+    ended::check(client, lock, record).await?.ok_or_else(missing)
+}
