@@ -22,19 +22,20 @@ use crate::records;
 /// # Errors
 /// A port or an address is taken, a plugin is missing or fails, or a file cannot be written.
 pub async fn attach(client: &Client, record: &mut Container) -> Result<()> {
+    let plugins = Plugins::busy(&client.paths, &record.id)?;
     // What an earlier run has left that was killed with everybody who could have cleaned up.
-    release(client, &record.id).await?;
+    release(client, &plugins, &record.id).await?;
     forget(record);
     sweep(client).await?;
     let made = match Mode::of(record) {
         Mode::Host => files::write(&client.paths, record, host_gateway(&client.paths)?, &[]),
         Mode::None => alone(client, record),
         Mode::Container(owner) => share(client, record, &owner),
-        Mode::Networks => into_networks(client, record).await,
+        Mode::Networks => into_networks(client, &plugins, record).await,
     };
     if made.is_err() {
         // The first failure is the one to tell; what cannot be given back now is given back by the next command.
-        let _ = release(client, &record.id).await;
+        let _ = release(client, &plugins, &record.id).await;
         forget(record);
     }
     made
@@ -46,7 +47,7 @@ pub async fn attach(client: &Client, record: &mut Container) -> Result<()> {
 /// A plugin fails or is missing: what it took is still known, and given back by the next call.
 pub async fn detach(client: &Client, record: &mut Container) -> Result<()> {
     forget(record);
-    release(client, &record.id).await
+    release(client, &Plugins::busy(&client.paths, &record.id)?, &record.id).await
 }
 
 /// Whether a container has something of networks, whether it runs or not.
@@ -68,7 +69,9 @@ pub async fn sweep(client: &Client) -> Result<()> {
     for id in known {
         if !client.paths.container(&id).try_exists().unwrap_or(true) {
             // One that fails is no reason for a command about another container to fail.
-            let _ = release(client, &id).await;
+            if let Ok(plugins) = Plugins::busy(&client.paths, &id) {
+                let _ = release(client, &plugins, &id).await;
+            }
         }
     }
     Ok(())
@@ -80,7 +83,7 @@ pub async fn sweep(client: &Client) -> Result<()> {
 /// The plugins' sentence, if it is not.
 pub async fn check(client: &Client, record: &Container) -> Result<()> {
     let Some(journal) = Journal::load(&client.paths, &record.id)? else { return Ok(()) };
-    let (plugins, path) = (Plugins::from_env(), client.paths.netns(&record.id));
+    let (plugins, path) = (Plugins::idle(), client.paths.netns(&record.id));
     for attachment in &journal.attachments {
         let target = Target { container: &record.id, namespace: Some(&path), interface: &attachment.interface };
         let configuration = plan::with_result(&attachment.configuration, attachment.result.as_ref());
@@ -129,10 +132,9 @@ fn share(client: &Client, record: &Container, owner: &str) -> Result<()> {
     begin(record, Some(owner.to_owned())).save(&client.paths)
 }
 
-async fn into_networks(client: &Client, record: &mut Container) -> Result<()> {
+async fn into_networks(client: &Client, plugins: &Plugins, record: &mut Container) -> Result<()> {
     let paths = &client.paths;
     let networks = networks(paths, record)?;
-    let plugins = Plugins::from_env();
     let publishes = !record.host_config.port_bindings.is_empty() || record.host_config.publish_all_ports;
     plugins.need(&["bridge", "host-local"])?;
     plugins.need(if publishes { &["portmap"] } else { &[] })?;
@@ -143,10 +145,10 @@ async fn into_networks(client: &Client, record: &mut Container) -> Result<()> {
     namespace::make(&path)?;
     rules::set(paths).await?;
     for attachment in &mut journal.attachments {
-        add(&plugins, paths, &record.id, attachment).await?;
+        add(plugins, paths, &record.id, attachment).await?;
     }
     if !journal.ports.is_empty() {
-        publish(&plugins, paths, &mut journal).await?;
+        publish(plugins, paths, &mut journal).await?;
     }
     fill(record, &journal)?;
     let _lock = record::lock(paths)?;
@@ -288,7 +290,7 @@ pub(super) fn forget_endpoint(endpoint: &mut crate::record::Endpoint) {
 }
 
 /// Gives back all that a container's journal tells of.
-async fn release(client: &Client, id: &str) -> Result<()> {
+async fn release(client: &Client, plugins: &Plugins, id: &str) -> Result<()> {
     let paths = &client.paths;
     let path = paths.netns(id);
     let Some(journal) = Journal::load(paths, id)? else { return namespace::remove(&path) };
@@ -300,14 +302,13 @@ async fn release(client: &Client, id: &str) -> Result<()> {
         if !stays {
             first = namespace::remove(&path);
         }
-        let plugins = Plugins::from_env();
         let namespace = stays.then_some(path.as_path());
         if let Some(portmap) = &journal.portmap {
             let target = Target { container: id, namespace, interface: &portmap.interface };
             first = first.and(plugins.del(&portmap.configuration, target).await);
         }
         for attachment in journal.attachments.iter().rev() {
-            first = first.and(del(&plugins, id, namespace, attachment).await);
+            first = first.and(del(plugins, id, namespace, attachment).await);
         }
         first = first.and(namespace::remove(&path));
     }

@@ -10,7 +10,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+use super::journal::Busy;
 use crate::error::{Error, Result};
+use crate::paths::Paths;
 
 /// What we speak; Debian's plugins know it since 1.1.
 pub(super) const VERSION: &str = "1.0.0";
@@ -23,9 +25,12 @@ const ANSWER_LIMIT: u64 = 1 << 20;
 /// A plugin that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where plugins are looked for: `CNI_PATH`, as everywhere with CNI.
+/// Where plugins are looked for: `CNI_PATH`, as everywhere with CNI; and what they hold while they run.
 #[derive(Debug)]
-pub(super) struct Plugins(String);
+pub(super) struct Plugins {
+    places: String,
+    busy: Option<Busy>,
+}
 
 /// Which interface of which container.
 #[derive(Debug, Clone, Copy)]
@@ -45,13 +50,18 @@ struct Failure {
 }
 
 impl Plugins {
-    pub(super) fn from_env() -> Self {
-        Self(std::env::var("CNI_PATH").ok().filter(|it| !it.is_empty()).unwrap_or_else(|| PLACES.to_owned()))
+    /// For looking alone.
+    pub(super) fn idle() -> Self {
+        Self::at(std::env::var("CNI_PATH").ok().filter(|it| !it.is_empty()).as_deref().unwrap_or(PLACES))
     }
 
-    #[cfg(test)]
     pub(super) fn at(places: &str) -> Self {
-        Self(places.to_owned())
+        Self { places: places.to_owned(), busy: None }
+    }
+
+    /// For changing what a container has, once nobody else does, not even a plugin whose caller was killed.
+    pub(super) fn busy(paths: &Paths, id: &str) -> Result<Self> {
+        Ok(Self { busy: Some(Busy::take(paths, id)?), ..Self::idle() })
     }
 
     /// A sentence that names the remedy unless all these are there.
@@ -60,13 +70,13 @@ impl Plugins {
     }
 
     fn find(&self, name: &str) -> Result<PathBuf> {
-        let places = self.0.split(':').filter(|place| !place.is_empty());
+        let places = self.places.split(':').filter(|place| !place.is_empty());
         let found = places.map(|place| Path::new(place).join(name)).find(|file| file.is_file());
         found.ok_or_else(|| {
             Error::failed(format!(
                 "the CNI plugin {name} is not in {}: install Debian's package containernetworking-plugins \
                  (apt-get install containernetworking-plugins), or use --network host or --network none",
-                self.0
+                self.places
             ))
         })
     }
@@ -98,14 +108,15 @@ impl Plugins {
             .env_clear()
             .env("PATH", PATH)
             .env("CNI_COMMAND", command)
-            .env("CNI_PATH", &self.0)
+            .env("CNI_PATH", &self.places)
             .env("CNI_CONTAINERID", target.container)
             .env("CNI_IFNAME", target.interface)
             .env("CNI_NETNS", target.namespace.unwrap_or(Path::new("")))
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            // Nobody reads it: plugins answer on their output. But whoever still has it, holds what it is of.
+            .stderr(self.busy.as_ref().map_or(Ok(Stdio::null()), Busy::held_by).map_err(|error| failed(&error))?)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(&error))?;

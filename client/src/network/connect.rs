@@ -89,7 +89,7 @@ fn has_own_networks(record: &Container) -> Result<()> {
 
 /// Gives a running container one more interface.
 async fn plug(client: &Client, record: &mut Container, network: &Network) -> Result<()> {
-    let (paths, plugins) = (&client.paths, Plugins::from_env());
+    let (paths, plugins) = (&client.paths, Plugins::busy(&client.paths, &record.id)?);
     plugins.need(&["bridge", "host-local"])?;
     let mut journal = {
         let _lock = record::lock(paths)?;
@@ -124,7 +124,7 @@ async fn plug(client: &Client, record: &mut Container, network: &Network) -> Res
 
 /// Takes an interface from a running container; its ports and its way out go over another network, if there is one.
 async fn unplug(client: &Client, record: &mut Container, network: &Network) -> Result<()> {
-    let (paths, plugins) = (&client.paths, Plugins::from_env());
+    let (paths, plugins) = (&client.paths, Plugins::busy(&client.paths, &record.id)?);
     let Some(mut journal) = Journal::load(paths, &record.id)? else { return Ok(()) };
     pull_out(client, &plugins, &mut journal, &network.name).await?;
     let next = journal.attachments.iter().find(|it| !it.internal);

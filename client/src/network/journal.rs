@@ -4,6 +4,7 @@
 //! ```text
 //! RUN/network/  networks.lock            who changes what is here, or which networks there are, holds it
 //!               <id>.json                one running container
+//!               <id>.busy                whoever changes what that one has holds its lock
 //!               addresses/<network>/     the plugin host-local's: a file for each address that is taken
 //!               rules                    the filter rules that are set
 //! ```
@@ -12,15 +13,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::process::Stdio;
 
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ports::Published;
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
-use crate::records::{is_id, replace};
+use crate::records::{is_id, make_private, replace};
 
 /// More is none of ours.
 const LIMIT: u64 = 16 << 20;
@@ -109,6 +113,44 @@ impl Journal {
     /// Its attachment to a network.
     pub(super) fn attachment(&self, network: &str) -> Option<&Attachment> {
         self.attachments.iter().find(|it| it.network == network)
+    }
+}
+
+/// The right to change what a container has of networks, shared with the plugins that are started meanwhile: if their caller is
+/// killed they go on, and nobody may start others before they have ended.
+#[derive(Debug)]
+pub(super) struct Busy {
+    path: PathBuf,
+    file: Flock<fs::File>,
+}
+
+impl Busy {
+    /// Takes it, when whoever has it lets it go.
+    pub(super) fn take(paths: &Paths, id: &str) -> Result<Self> {
+        make_private(&super::directory(paths))?;
+        let path = super::directory(paths).join(format!("{id}.busy"));
+        let what = || format!("lock {}", path.display());
+        loop {
+            let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path).context(what)?;
+            let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context(what)?;
+            // Whoever had it may have removed it, and another made it anew.
+            let ours = file.metadata().context(what)?;
+            if fs::metadata(&path).is_ok_and(|it| (it.dev(), it.ino()) == (ours.dev(), ours.ino())) {
+                return Ok(Self { path, file });
+            }
+        }
+    }
+
+    /// What a program holds it by.
+    pub(super) fn held_by(&self) -> io::Result<Stdio> {
+        self.file.try_clone().map(Stdio::from)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        // One that stays is taken by the next all the same.
+        let _ = fs::remove_file(&self.path);
     }
 }
 

@@ -145,7 +145,8 @@ impl Network {
     }
 
     /// Whether nobody has made it, and nobody may remove it.
-    pub(super) fn is_predefined(&self) -> bool {
+    #[must_use]
+    pub fn is_predefined(&self) -> bool {
         [BRIDGE, HOST, NONE].contains(&self.name.as_str())
     }
 }

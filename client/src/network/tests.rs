@@ -17,16 +17,17 @@ use crate::record::{Endpoint, Status};
 
 /// Runs a test in a world of its own.
 fn in_world<F: Future<Output = ()>>(test: impl FnOnce(Client) -> F + Send) {
-    if !nix::unistd::geteuid().is_root() {
-        return skip("network namespaces need root");
-    }
-    if cni::Plugins::from_env().need(&["bridge", "host-local", "portmap"]).is_err() {
+    if cni::Plugins::idle().need(&["bridge", "host-local", "portmap"]).is_err() {
         return skip("containernetworking-plugins is not installed");
     }
     bare_world(test);
 }
 
+/// The same, without plugins.
 fn bare_world<F: Future<Output = ()>>(test: impl FnOnce(Client) -> F + Send) {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("network namespaces need root");
+    }
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     std::thread::scope(|scope| {
         let in_thread = || {
@@ -128,7 +129,9 @@ fn left(client: &Client) -> Vec<String> {
         entries.map(|it| it.unwrap().path().display().to_string()).collect()
     };
     left.extend(files(&client.paths.run.join("netns")));
-    left.extend(files(&directory(&client.paths)).into_iter().filter(|it| it.ends_with(".json")));
+    left.extend(
+        files(&directory(&client.paths)).into_iter().filter(|it| it.ends_with(".json") || it.ends_with(".busy")),
+    );
     for network in files(&directory(&client.paths).join("addresses")) {
         left.extend(files(Path::new(&network)).into_iter().filter(|it| !it.ends_with("lock") && !it.contains("last_")));
     }
@@ -433,9 +436,6 @@ fn links_names_and_environment() {
 #[test]
 fn host_none_and_anothers_network_need_no_plugin() {
     bare_world(async |client| {
-        if !nix::unistd::geteuid().is_root() {
-            return;
-        }
         let mut host = made(&client, "host", in_network("host")).await.unwrap();
         attach(&client, &mut host).await.unwrap();
         assert_eq!((namespace(&client, &host).unwrap(), attached(&client, &host.id)), (None, false));
@@ -500,6 +500,40 @@ fn what_a_killed_command_left_is_found_by_the_next() {
         detach(&client, &mut half).await.unwrap();
         detach(&client, &mut next).await.unwrap();
         assert_eq!(left(&client), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn nobody_starts_a_plugin_while_one_of_a_killed_caller_runs() {
+    bare_world(async |client| {
+        let id = "a".repeat(64);
+        let busy = journal::Busy::take(&client.paths, &id).unwrap();
+        // A plugin that goes on until its input ends.
+        let mut plugin =
+            Command::new("cat").stdin(std::process::Stdio::piped()).stderr(busy.held_by().unwrap()).spawn().unwrap();
+        // Its caller is killed: nothing is dropped, and its descriptors are closed.
+        let file = directory(&client.paths).join(format!("{id}.busy"));
+        let descriptors = || {
+            std::fs::read_dir("/proc/thread-self/fd").unwrap().filter_map(|it| {
+                let it = it.ok()?;
+                (std::fs::read_link(it.path()).ok()? == file)
+                    .then(|| it.file_name().to_str()?.parse::<i32>().ok())
+                    .flatten()
+            })
+        };
+        std::mem::forget(busy);
+        for descriptor in descriptors().collect::<Vec<_>>() {
+            nix::unistd::close(descriptor).unwrap();
+        }
+        let again = || {
+            let file = std::fs::File::open(&file).unwrap();
+            nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map(drop).map_err(|it| it.1)
+        };
+        assert_eq!(again(), Err(nix::errno::Errno::EWOULDBLOCK));
+        drop(plugin.stdin.take());
+        plugin.wait().unwrap();
+        drop(journal::Busy::take(&client.paths, &id).unwrap());
+        assert!(!file.try_exists().unwrap());
     });
 }
 
