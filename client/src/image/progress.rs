@@ -5,7 +5,7 @@
 //! 9b829c73b52b: Pull complete
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, IsTerminal, Write};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -46,6 +46,8 @@ pub struct Show {
     how: How,
     /// Other names for what the store calls by a digest.
     names: HashMap<String, String>,
+    /// What is here and has only to be put on the disk for good, with all the others.
+    done: HashSet<String>,
 }
 
 enum How {
@@ -71,7 +73,7 @@ impl Show {
             }
             (false, false) => How::Lines { said: HashMap::new() },
         };
-        Self { verb, to, how, names: HashMap::new() }
+        Self { verb, to, how, names: HashMap::new(), done: HashSet::new() }
     }
 
     /// What the store calls `digest` is shown as `name`.
@@ -124,18 +126,23 @@ impl Show {
 
     fn item(&mut self, item: &Item) {
         let phase = item.phase.enum_value_or_default();
+        if phase == Phase::DONE {
+            self.done.insert(item.id.clone());
+        } else if phase == Phase::SYNCING && self.done.contains(&item.id) {
+            return;
+        }
         let name = printable(self.names.get(&item.id).map_or_else(|| short(&item.id), String::as_str));
         let word = word(self.verb, phase);
         match &mut self.how {
             How::Quiet => {}
             How::Bars { all, bars } => {
-                let bar = bars.entry(item.id.clone()).or_insert_with(|| {
-                    let bar = all.add(ProgressBar::new(item.total));
-                    bar.set_prefix(name);
-                    bar
-                });
                 let moving = item.total > 0 && is_moving(phase);
-                bar.set_style(style(if moving { MOVING } else { RESTING }));
+                let style = style(if moving { MOVING } else { RESTING });
+                let bar = bars.entry(item.id.clone()).or_insert_with(|| {
+                    let bar = ProgressBar::new(item.total).with_style(style.clone());
+                    all.add(bar.with_prefix(name).with_message(word))
+                });
+                bar.set_style(style);
                 bar.set_length(item.total.max(item.offset));
                 bar.set_position(item.offset);
                 bar.set_message(word);
