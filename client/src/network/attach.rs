@@ -1,5 +1,6 @@
 //! A container gets its networks, and gives them back.
 
+use std::fs;
 use std::net::Ipv4Addr;
 
 use serde_json::Value;
@@ -11,13 +12,14 @@ use super::plan::{self, Route};
 use super::record::{self, HOST_BINDING, Network};
 use super::{Mode, files, journal, names, namespace, ports, rules};
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::paths::Paths;
 use crate::record::Container;
 use crate::records;
+use crate::truth;
 
 /// Gives a container that is about to start what its record says: namespace, interfaces, addresses, ports, files. The record's
-/// endpoints and ports are filled. When it fails, nothing is left of it.
+/// endpoints and ports are filled. When it fails, nothing is left of it. The caller holds the container's lock.
 ///
 /// # Errors
 /// A port or an address is taken, a plugin is missing or fails, or a file cannot be written.
@@ -64,7 +66,7 @@ pub fn attached(client: &Client, id: &str) -> bool {
 pub async fn sweep(client: &Client) -> Result<()> {
     let mut known = ids(&client.paths)?;
     // A namespace without a journal: it was made at the very moment.
-    let bound = std::fs::read_dir(client.paths.run.join("netns")).ok().into_iter().flatten();
+    let bound = fs::read_dir(client.paths.run.join("netns")).ok().into_iter().flatten();
     known.extend(bound.filter_map(|it| it.ok()?.file_name().into_string().ok()).filter(|it| records::is_id(it)));
     for id in known {
         if !client.paths.container(&id).try_exists().unwrap_or(true) {
@@ -140,7 +142,14 @@ async fn into_networks(client: &Client, plugins: &Plugins, record: &mut Containe
     plugins.need(if publishes { &["portmap"] } else { &[] })?;
 
     // The ports are held until they are published.
-    let (mut journal, _held) = promise(client, record, &networks)?;
+    let (mut journal, _held) = match promise(client, record, &networks) {
+        // Whoever has it may be dead, and nobody has looked yet.
+        Err(error) if error.kind == Kind::Conflict => {
+            truth::list(client).await?;
+            promise(client, record, &networks)?
+        }
+        promised => promised?,
+    };
     let path = paths.netns(&record.id);
     namespace::make(&path)?;
     rules::set(paths).await?;
@@ -178,7 +187,7 @@ fn promise(client: &Client, record: &Container, networks: &[Network]) -> Result<
     let way_out = networks.iter().position(|it| !it.internal);
     for (number, network) in networks.iter().enumerate() {
         let Some(endpoint) = record.networks.get(&network.name) else { continue };
-        is_free(network, &endpoint.requested_ip, &others)?;
+        is_free(paths, network, &endpoint.requested_ip, &others)?;
         let route = if way_out == Some(number) { Route::Default } else { Route::None };
         journal.attachments.push(plan::attachment(paths, network, endpoint, format!("eth{number}"), route)?);
     }
@@ -199,14 +208,27 @@ fn promise(client: &Client, record: &Container, networks: &[Network]) -> Result<
     Ok((journal, held))
 }
 
-/// Refuses an address that was asked for and another container has.
-pub(super) fn is_free(network: &Network, address: &str, others: &[Journal]) -> Result<()> {
-    let Ok(address) = address.parse::<Ipv4Addr>() else { return Ok(()) };
-    let has_it = |it: &&Journal| it.attachment(&network.name).is_some_and(|it| it.address == Some(address));
+/// Refuses an address that was asked for and another container has, and any where all are taken.
+pub(super) fn is_free(paths: &Paths, network: &Network, asked: &str, others: &[Journal]) -> Result<()> {
+    let name = &network.name;
+    let Ok(address) = asked.parse::<Ipv4Addr>() else {
+        let taken = fs::read_dir(plan::addresses(paths).join(name)).ok().into_iter().flatten();
+        let taken =
+            taken.filter(|it| it.as_ref().is_ok_and(|it| it.file_name().to_string_lossy().parse::<Ipv4Addr>().is_ok()));
+        let room = network.pool()?.room();
+        return if (taken.count() as u64) < room {
+            Ok(())
+        } else {
+            Err(Error::conflict(format!(
+                "all {room} addresses of the network {name} are taken: stop containers in it, or make a larger one with --subnet"
+            )))
+        };
+    };
+    let has_it = |it: &&Journal| it.attachment(name).is_some_and(|it| it.address == Some(address));
     others.iter().find(has_it).map_or(Ok(()), |holder| {
-        let (network, holder) = (&network.name, &holder.name);
         Err(Error::conflict(format!(
-            "the address {address} of the network {network} is the container {holder}'s: stop that one, or ask for another"
+            "the address {address} of the network {name} is the container {}'s: stop that one, or ask for another",
+            holder.name
         )))
     })
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::journal::{self, Journal};
 use super::record::{self, BRIDGE_NAME, HOST_BINDING, MTU, Network, Pool};
-use super::{netlink, ports, rules, subnet};
+use super::{netlink, plan, ports, rules, subnet};
 use crate::client::Client;
 use crate::error::{Context, Error, Result};
 use crate::events;
@@ -101,7 +101,7 @@ pub fn inspect(client: &Client, name: &str) -> Result<Value> {
     for journal in journal::all(&client.paths)? {
         let Some(attachment) = journal.attachment(&network.name) else { continue };
         let Some(result) = &attachment.result else { continue };
-        let connected = super::plan::connected(result)?;
+        let connected = plan::connected(result)?;
         let entry = json!({
             "Name": journal.name,
             "EndpointID": endpoint_id(&journal.id, &network.id),
@@ -148,7 +148,7 @@ pub async fn remove(client: &Client, name: &str) -> Result<Network> {
     if let Ok(index) = nix::net::if_::if_nametoindex(network.device().as_str()) {
         netlink::remove_link(index).context(|| format!("remove the device {}", network.device()))?;
     }
-    let addresses = super::directory(paths).join("addresses").join(&network.name);
+    let addresses = plan::addresses(paths).join(&network.name);
     match fs::remove_dir_all(&addresses) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).context(|| format!("remove {}", addresses.display()))?;

@@ -96,7 +96,7 @@ async fn plug(client: &Client, record: &mut Container, network: &Network) -> Res
         let others = journal::all(paths)?;
         let Some(mut journal) = others.iter().find(|it| it.id == record.id).cloned() else { return Ok(()) };
         let endpoint = record.networks.get(&network.name).cloned().unwrap_or_default();
-        is_free(network, &endpoint.requested_ip, &others)?;
+        is_free(paths, network, &endpoint.requested_ip, &others)?;
         let route = if journal.attachments.iter().any(|it| !it.internal) { Route::None } else { Route::Default };
         let mut names = (0..).map(|number| format!("eth{number}"));
         let free = names.find(|name| !journal.attachments.iter().any(|it| it.interface == *name)).unwrap_or_default();

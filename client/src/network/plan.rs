@@ -1,6 +1,7 @@
 //! What the plugins are told: a network's record and a container's wishes become their configuration.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
@@ -70,7 +71,7 @@ fn bridge(paths: &Paths, network: &Network, endpoint: &Endpoint, route: Route) -
         "hairpinMode": true,
         "ipam": {
             "type": "host-local",
-            "dataDir": paths::text(&super::directory(paths).join("addresses")),
+            "dataDir": paths::text(&addresses(paths)),
             "ranges": [[range]],
         },
         "runtimeConfig": asked,
@@ -81,6 +82,11 @@ fn bridge(paths: &Paths, network: &Network, endpoint: &Endpoint, route: Route) -
         })?);
     }
     Ok(configuration)
+}
+
+/// Where host-local writes which addresses are taken.
+pub(super) fn addresses(paths: &Paths) -> PathBuf {
+    super::directory(paths).join("addresses")
 }
 
 /// The plugin portmap, after `bridge` has answered.

@@ -108,6 +108,15 @@ pub struct ConfigFrom {
     pub network: String,
 }
 
+impl Pool {
+    /// How many containers can have an address of it.
+    pub(super) fn room(&self) -> u64 {
+        let (first, last) = subnet::hosts(self.ip_range.unwrap_or(self.subnet), self.subnet);
+        let all = u64::from(u32::from(last).saturating_sub(u32::from(first))) + 1;
+        all - u64::from((first..=last).contains(&self.gateway))
+    }
+}
+
 impl Network {
     /// A new one of this name and driver, with an id and nothing else.
     pub(super) fn new(name: &str, driver: &str) -> Result<Self> {

@@ -13,7 +13,8 @@ use nix::sched::{CloneFlags, unshare};
 use super::*;
 use crate::client::Programs;
 use crate::error::{Error, Kind};
-use crate::record::{Endpoint, Status};
+use crate::record::Endpoint;
+use crate::testing::skip;
 
 /// Runs a test in a world of its own.
 fn in_world<F: Future<Output = ()>>(test: impl FnOnce(Client) -> F + Send) {
@@ -50,16 +51,6 @@ fn bare_world<F: Future<Output = ()>>(test: impl FnOnce(Client) -> F + Send) {
     });
 }
 
-/// A counted skip.
-fn skip(why: &str) {
-    let line = format!("skipped: {}: {why}\n", std::thread::current().name().unwrap_or("a test"));
-    eprint!("{line}");
-    if let Some(path) = std::env::var_os("TARE_SKIPS") {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        file.write_all(line.as_bytes()).unwrap();
-    }
-}
-
 /// A container that is made, with these wishes.
 async fn made(client: &Client, name: &str, wish: impl FnOnce(&mut Container)) -> Result<Container> {
     let id = records::new_id().unwrap();
@@ -77,7 +68,6 @@ async fn made(client: &Client, name: &str, wish: impl FnOnce(&mut Container)) ->
 async fn started(client: &Client, name: &str, wish: impl FnOnce(&mut Container)) -> Container {
     let mut record = made(client, name, wish).await.unwrap();
     attach(client, &mut record).await.unwrap();
-    record.state.status = Status::Running;
     records::lock(client, &record.id).unwrap().save(&record).unwrap();
     record
 }
@@ -554,7 +544,7 @@ fn a_start_that_fails_leaves_nothing() {
         }
         let mut more = made(&client, "more", in_network("tiny")).await.unwrap();
         let error = attach(&client, &mut more).await.unwrap_err();
-        assert!(error.message.contains("the network tiny"), "{error}");
+        assert!(error.message.contains("all 5 addresses of the network tiny are taken"), "{error}");
         assert!(!attached(&client, &more.id) && more.networks["tiny"].ip_address.is_empty());
         detach(&client, &mut all[0]).await.unwrap();
         attach(&client, &mut more).await.unwrap();
