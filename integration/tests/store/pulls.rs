@@ -105,3 +105,28 @@ fn all_platforms_come_and_each_is_unpacked() {
     assert!(store.run(&["fsck"]).ok().stdout.contains("0 problems"));
     store.stop();
 }
+
+/// By policy: what is unpacked is not kept compressed as well, and is gone when the pull says that it is done.
+#[test]
+fn discarded_blobs_are_gone_with_the_pulls_end() {
+    let (store, registry) = (Daemon::start(), Registry::start());
+    let layers = [layer(&[("a", &noise(6, 200_000))]), layer(&[("b", &noise(7, 200_000))])];
+    let image = publish(&registry, "app", "1", &layers);
+    store.run(&["pull", "--discard-blobs", &image]).ok();
+    let blobs = store.json(&["content", "ls"]);
+    let large: Vec<_> = blobs.as_array().unwrap().iter().filter(|it| it["size"].as_u64() > Some(100_000)).collect();
+    assert!(large.is_empty(), "{large:?}");
+    let on_disk: u64 = fs::read_dir(store.dir.join("root/content/blobs/sha256"))
+        .unwrap()
+        .map(|it| it.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(on_disk < 100_000, "{on_disk}");
+    assert_eq!(store.json(&["inspect", &image])["unpacked"], true);
+    assert!(store.run(&["fsck"]).ok().stdout.contains("0 problems"), "what was discarded is not missing");
+    // What needs them has them again.
+    store.run(&["export", &image, "-o", store.dir.join("out.tar").to_str().unwrap()]).fails();
+    store.run(&["push", &image, &image.replace("app:1", "copy:1")]).ok();
+    store.run(&["pull", &image]).ok();
+    store.run(&["export", &image, "-o", store.dir.join("out.tar").to_str().unwrap()]).ok();
+    store.stop();
+}
