@@ -5,7 +5,7 @@
 
 use integration::need;
 use integration::store::under_test;
-use integration::world::{Row, Server, User, World, report, row, run_rows};
+use integration::world::{Row, Server, User, World, row, run_rows, steadily};
 
 const PROLOGUE: &str = r#"
 t() {
@@ -199,6 +199,10 @@ fn images_go_round() {
         "umoci",
         "docker-registry"
     );
+    steadily("the store among others", attempt);
+}
+
+fn attempt() -> (Vec<String>, String) {
     let world = World::start();
     world.add_program(&under_test());
     let parent = format!("--cgroup-parent={}", world.cgroup_parent());
@@ -246,5 +250,5 @@ fn images_go_round() {
     }
     // The store first: what it says at its end is of interest, what the others say is not.
     let log: Vec<String> = servers.into_iter().rev().map(|it| it.stop(&world)).collect();
-    report("the store among others", &failures, &log[0]);
+    (failures, log[0].clone())
 }
