@@ -37,18 +37,25 @@
 //! - Exit codes are docker's: 125 for what `tarectl` itself cannot do, 126 and 127 for a command that cannot be run or found, otherwise
 //!   the container's own.
 
+pub mod archive;
 pub mod attach;
 pub mod beneath;
 pub mod boot;
+pub mod changes;
 pub mod client;
+pub mod commit;
+pub mod cp;
 pub mod create;
+pub mod diff;
 mod ended;
 pub mod error;
 pub mod events;
 pub mod exec;
+pub mod export;
 mod gate;
 pub mod health;
 pub mod image;
+pub mod import;
 pub mod kill;
 pub mod logs;
 pub mod names;

@@ -24,10 +24,9 @@ const DEEPEST: usize = 400;
 pub enum Owner {
     /// Who owns the originals.
     Kept,
-    /// Whoever copies.
+    /// Whoever copies. Then nothing keeps a right that came with another owner: no set-uid or set-gid bit, no capability, and what is a
+    /// device is the caller's alone.
     Caller,
-    /// This user and group.
-    Of(u32, u32),
 }
 
 /// One copying, of one or several trees.
@@ -111,7 +110,7 @@ impl Copier {
             }
             // A socket's file says nothing without who listens; docker leaves it out too.
             FileType::Socket => return Ok(()),
-            _ => rustix::fs::mknodat(to, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)
+            _ => rustix::fs::mknodat(to, name, kind, Mode::from_raw_mode(0o600), stat.st_rdev)
                 .map_err(io::Error::from)
                 .context(what)?,
         }
@@ -160,13 +159,19 @@ impl Copier {
     /// Owner, mode, extended attributes and times. The order matters: a change of owner takes away set-uid bits and capabilities.
     fn attributes(&self, from: BorrowedFd<'_>, stat: &Stat, made: BorrowedFd<'_>, path: &Path) -> Result<()> {
         let what = || format!("{}: give it the original's attributes", copying(path));
-        let owner = match self.owner {
-            Owner::Kept => Some((stat.st_uid, stat.st_gid)),
-            Owner::Caller => None,
-            Owner::Of(uid, gid) => Some((uid, gid)),
-        };
+        if self.owner == Owner::Caller {
+            return set(made, &for_caller(stat), &what);
+        }
+        let owner = Some((stat.st_uid, stat.st_gid));
         set(made, &Attributes { owner, mode: stat.st_mode & 0o7777, times: times(stat), xattrs: xattrs(from) }, &what)
     }
+}
+
+/// What a copy gets that becomes the caller's.
+fn for_caller(stat: &Stat) -> Attributes {
+    let device = matches!(beneath::kind(stat), FileType::CharacterDevice | FileType::BlockDevice);
+    let allowed = if device { 0o600 } else { 0o1777 };
+    Attributes { owner: None, mode: stat.st_mode & allowed, times: times(stat), xattrs: Vec::new() }
 }
 
 /// What a file is given beside its content.
@@ -267,6 +272,14 @@ pub(crate) fn names(dir: BorrowedFd<'_>, path: &Path) -> Result<Vec<PathBuf>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// The names in a directory that an `O_PATH` descriptor or a detached mount stands for.
+pub(crate) fn names_of(dir: BorrowedFd<'_>) -> Result<Vec<PathBuf>> {
+    let dir = beneath::reopen(dir, OFlags::RDONLY | OFlags::DIRECTORY)
+        .map_err(io::Error::from)
+        .context(|| "list a directory".to_owned())?;
+    names(dir.as_fd(), Path::new(""))
 }
 
 pub(crate) fn os(bytes: &[u8]) -> &std::ffi::OsStr {

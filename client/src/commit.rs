@@ -1,0 +1,104 @@
+//! `commit`: what a container is now becomes an image.
+
+use tare_proto::store::{CommitRequest, ImageResult};
+
+use crate::client::Client;
+use crate::error::{Context, Error, Result};
+use crate::record::{Container, Status};
+use crate::shim::Shim;
+use crate::{changes, events, image, spec, truth};
+
+/// How.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Who made it.
+    pub author: String,
+    /// Why.
+    pub message: String,
+    /// Instructions of a Dockerfile.
+    pub changes: Vec<String>,
+    /// A container that runs stands still while it is read.
+    pub pause: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { author: String::new(), message: String::new(), changes: Vec::new(), pause: true }
+    }
+}
+
+/// Makes an image of a container, by this name or without one. Gives its id.
+///
+/// # Errors
+/// There is no such container, the name or a change is none, or the store failed. The container goes on in any case.
+pub async fn commit(client: &Client, container: &str, name: Option<&str>, options: &Options) -> Result<String> {
+    let mut record = truth::find(client, container).await?;
+    name.map(check_name).transpose()?;
+    changes::apply(&mut record.config, &options.changes)?;
+    let base = image::find(client, &record.image.id).await?;
+    let mut request = CommitRequest::new();
+    request.snapshot.clone_from(&record.snapshot);
+    request.base = base.name;
+    request.author.clone_from(&options.author);
+    request.message.clone_from(&options.message);
+    request.config = changes::image_config(&record.config).to_string();
+    request.created_by = spec::arguments(&record.config).join(" ");
+    let made = match paused(&record, options.pause).await? {
+        None => make(client, &request).await?,
+        Some(shim) => {
+            // Whatever comes in between, an impatient person too: it goes on.
+            let made = tokio::select! {
+                made = make(client, &request) => made,
+                _ = tokio::signal::ctrl_c() => Err(Error::failed(format!("commit {}: interrupted", record.name))),
+            };
+            let resumed = shim.resume().await;
+            let made = made?;
+            resumed?;
+            made
+        }
+    };
+    if let Some(name) = name {
+        image::tag::tag(client, &made.config, name).await?;
+    }
+    let comment = options.message.as_str();
+    events::container(&client.paths, "commit", &record, &[("comment", comment), ("imageID", &made.config)]);
+    Ok(made.config)
+}
+
+/// A name that a new image can have.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let wrong = || {
+        Error::usage(format!("invalid reference format: {name:?}: give a name as in team/app:1.2, in small letters"))
+    };
+    let reference = image::reference::Reference::parse(name).ok_or_else(wrong)?;
+    if reference.digest.is_some() {
+        return Err(Error::usage(format!(
+            "refusing to create a tag with a digest reference: leave out what is behind the @ in {name}"
+        )));
+    }
+    Ok(())
+}
+
+/// Stops a container that runs where it is; none if it does not run, or stands still already.
+async fn paused(record: &Container, wanted: bool) -> Result<Option<Shim>> {
+    if !wanted || record.state.status != Status::Running {
+        return Ok(None);
+    }
+    let shim = Shim::of(record).await?;
+    shim.pause().await?;
+    Ok(Some(shim))
+}
+
+/// Has the store make an image.
+pub(crate) async fn make(client: &Client, request: &CommitRequest) -> Result<ImageResult> {
+    let what = || client.store.call(&format!("commit {}", request.snapshot));
+    let store = client.store.store().await?;
+    let mut stream = store.commit(client.store.context(), request).await.context(what)?;
+    let mut made = None;
+    while let Some(progress) = client.store.next(&mut stream).await? {
+        made = progress.result.into_option().and_then(|it| it.images.into_iter().next()).or(made);
+    }
+    made.ok_or_else(|| {
+        Error::failed(format!("commit {}: the store told of no image: its log says more", request.snapshot))
+    })
+}

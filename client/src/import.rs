@@ -1,0 +1,88 @@
+//! `import`: a tar archive of a root becomes an image of one layer.
+//!
+//! It is extracted into a snapshot that stands on nothing, beneath its directory (see [`crate::archive`]), and committed by the store.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use tare_proto::store::CommitRequest;
+
+use crate::client::Client;
+use crate::error::{Context, Error, Result};
+use crate::record::Config;
+use crate::{archive, beneath, changes, commit, events, image, records, root};
+
+/// How.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Why.
+    pub message: String,
+    /// Instructions of a Dockerfile.
+    pub changes: Vec<String>,
+    /// What it is for, `os/architecture[/variant]`; empty: this host.
+    pub platform: String,
+}
+
+/// Makes an image of the archive `source`, a file or `-` for standard input, by this name or without one. Gives its id.
+///
+/// # Errors
+/// The archive is none, the name or a change is none, or the store failed.
+pub async fn import(client: &Client, source: &str, name: Option<&str>, options: &Options) -> Result<String> {
+    name.map(commit::check_name).transpose()?;
+    let mut config = Config::default();
+    changes::apply(&mut config, &options.changes)?;
+    let input: Box<dyn Read> = if source == "-" {
+        Box::new(io::stdin())
+    } else if source.starts_with("http://") || source.starts_with("https://") {
+        return Err(Error::usage(format!(
+            "import {source}: URLs are not fetched: fetch it, and pipe it in, as in curl {source} | tarectl import -"
+        )));
+    } else {
+        Box::new(open(source)?)
+    };
+    let key = format!("import-{}", records::new_id()?);
+    let made = extract_and_commit(client, &key, input, config, options).await;
+    let removed = client.store.remove_snapshot(&key).await;
+    let made = made.map_err(|error| error.within(format!("import {source}")))?;
+    removed?;
+    if let Some(name) = name {
+        image::tag::tag(client, &made, name).await?;
+    }
+    events::other(&client.paths, "image", "import", &made, &[("name", &made)]);
+    Ok(made)
+}
+
+fn open(source: &str) -> Result<File> {
+    let file = File::open(source).context(|| format!("open {source}"))?;
+    if file.metadata().context(|| format!("look at {source}"))?.is_dir() {
+        return Err(Error::usage(format!(
+            "import {source}: it is a directory: pipe it in, as in tar -C {source} -c . | tarectl import -"
+        )));
+    }
+    Ok(file)
+}
+
+async fn extract_and_commit(
+    client: &Client,
+    key: &str,
+    input: impl Read,
+    config: Config,
+    options: &Options,
+) -> Result<String> {
+    let mounts = client.store.prepare(key, "").await?;
+    let tree = root::writable(&mounts)?;
+    let dir = beneath::open(&tree, Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)
+        .map_err(io::Error::from)
+        .context(|| "open the new root".to_owned())?;
+    archive::extract(input, dir.as_fd(), Path::new("/"))?;
+    drop((dir, tree));
+    let mut request = CommitRequest::new();
+    key.clone_into(&mut request.snapshot);
+    request.message.clone_from(&options.message);
+    request.config = changes::image_config(&config).to_string();
+    request.platform.clone_from(&options.platform);
+    commit::make(client, &request).await.map(|made| made.config)
+}
