@@ -42,6 +42,7 @@ pub mod attach;
 pub mod beneath;
 pub mod boot;
 pub mod changes;
+pub mod cli;
 pub mod client;
 pub mod commit;
 pub mod cp;

@@ -8,14 +8,24 @@ use std::io::{self, Write};
 /// What it is written to fails.
 pub fn print(to: &mut impl Write, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     // What docker sets its tabwriter to.
-    const LEAST: usize = 10;
-    const PADDING: usize = 3;
+    aligned(to, header, rows, 10, 3)
+}
+
+/// As [`print`], with the columns of `docker top`: twenty characters at least.
+///
+/// # Errors
+/// What it is written to fails.
+pub fn print_wide(to: &mut impl Write, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    aligned(to, header, rows, 20, 3)
+}
+
+fn aligned(to: &mut impl Write, header: &[&str], rows: &[Vec<String>], least: usize, padding: usize) -> io::Result<()> {
     let widths: Vec<usize> = header
         .iter()
         .enumerate()
         .map(|(column, title)| {
             let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-            cells.chain([title.chars().count()]).max().unwrap_or(0).max(LEAST - PADDING) + PADDING
+            cells.chain([title.chars().count()]).max().unwrap_or(0).max(least - padding) + padding
         })
         .collect();
     let header: Vec<String> = header.iter().map(|title| (*title).to_owned()).collect();
