@@ -61,7 +61,11 @@ impl Plugins {
 
     /// For changing what a container has, once nobody else does, not even a plugin whose caller was killed.
     pub(super) fn busy(paths: &Paths, id: &str) -> Result<Self> {
-        Ok(Self { busy: Some(Busy::take(paths, id)?), ..Self::idle() })
+        Ok(Self::idle().holding(Busy::take(paths, id)?))
+    }
+
+    pub(super) fn holding(self, busy: Busy) -> Self {
+        Self { busy: Some(busy), ..self }
     }
 
     /// A sentence that names the remedy unless all these are there.

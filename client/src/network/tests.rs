@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -498,30 +499,32 @@ fn nobody_starts_a_plugin_while_one_of_a_killed_caller_runs() {
     bare_world(async |client| {
         let id = "a".repeat(64);
         let busy = journal::Busy::take(&client.paths, &id).unwrap();
-        // A plugin that goes on until its input ends.
-        let mut plugin =
-            Command::new("cat").stdin(std::process::Stdio::piped()).stderr(busy.held_by().unwrap()).spawn().unwrap();
+        // A plugin that leaves a process behind, which goes on until the fifo has had a writer.
+        let script = client.paths.run.join("bridge");
+        let fifo = client.paths.run.join("fifo");
+        std::fs::write(&script, format!("#!/bin/sh\ncat {} >/dev/null &\n", fifo.display())).unwrap();
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        crate::testing::fifo(&fifo);
+        let plugins = cni::Plugins::at(client.paths.run.to_str().unwrap()).holding(busy);
+        let target = cni::Target { container: &id, namespace: None, interface: "eth0" };
+        plugins.del(&serde_json::json!({"type": "bridge"}), target).await.unwrap();
         // Its caller is killed: nothing is dropped, and its descriptors are closed.
         let file = directory(&client.paths).join(format!("{id}.busy"));
-        let descriptors = || {
-            std::fs::read_dir("/proc/thread-self/fd").unwrap().filter_map(|it| {
-                let it = it.ok()?;
-                (std::fs::read_link(it.path()).ok()? == file)
-                    .then(|| it.file_name().to_str()?.parse::<i32>().ok())
-                    .flatten()
-            })
-        };
-        std::mem::forget(busy);
-        for descriptor in descriptors().collect::<Vec<_>>() {
-            nix::unistd::close(descriptor).unwrap();
-        }
+        let descriptors = std::fs::read_dir("/proc/thread-self/fd").unwrap().filter_map(|it| {
+            let it = it.unwrap();
+            (std::fs::read_link(it.path()).ok()? == file)
+                .then(|| it.file_name().to_str()?.parse::<i32>().ok())
+                .flatten()
+        });
+        let descriptors: Vec<i32> = descriptors.collect();
+        std::mem::forget(plugins);
+        descriptors.into_iter().for_each(|it| nix::unistd::close(it).unwrap());
         let again = || {
             let file = std::fs::File::open(&file).unwrap();
             nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map(drop).map_err(|it| it.1)
         };
         assert_eq!(again(), Err(nix::errno::Errno::EWOULDBLOCK));
-        drop(plugin.stdin.take());
-        plugin.wait().unwrap();
+        drop(std::fs::OpenOptions::new().write(true).open(&fifo).unwrap());
         drop(journal::Busy::take(&client.paths, &id).unwrap());
         assert!(!file.try_exists().unwrap());
     });
