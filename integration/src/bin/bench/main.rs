@@ -5,6 +5,7 @@
 //! share in starting a program (a vfork) is the same for all, and counts for the floor too.
 #![allow(clippy::disallowed_methods)]
 
+mod clients;
 mod contender;
 mod measure;
 mod shims;
@@ -35,6 +36,10 @@ const GROUPS: &[(&str, Group, usize)] = &[
 const STORE_GROUPS: &[(&str, StoreGroup, usize)] =
     &[("store-pull", stores::pull, 3), ("store-calls", stores::calls, 3)];
 
+/// Those of clients.
+const CLIENT_GROUPS: &[(&str, StoreGroup, usize)] =
+    &[("client-run", clients::run, 20), ("client-idle", clients::idle, 20)];
+
 type StoreGroup = fn(usize, &mut Table);
 type Group = fn(&[Contender], usize, &mut Table);
 
@@ -44,7 +49,8 @@ fn is_in(group: &str, wanted: &str) -> bool {
 }
 
 fn all_names() -> impl Iterator<Item = &'static str> {
-    GROUPS.iter().map(|(name, ..)| *name).chain(STORE_GROUPS.iter().map(|(name, ..)| *name))
+    let whole = STORE_GROUPS.iter().chain(CLIENT_GROUPS).map(|(name, ..)| *name);
+    GROUPS.iter().map(|(name, ..)| *name).chain(whole)
 }
 
 fn main() -> ExitCode {
@@ -80,7 +86,14 @@ fn main() -> ExitCode {
             group(rounds.unwrap_or(*usual), &mut stores);
         }
     }
-    let tables: Vec<&Table> = [&table, &stores].into_iter().filter(|table| !table.is_empty()).collect();
+    let mut clients = Table::new(clients::CONTENDERS.map(str::to_owned).to_vec());
+    for (name, group, usual) in CLIENT_GROUPS {
+        if names.is_empty() || names.iter().any(|wanted| is_in(name, wanted)) {
+            eprintln!("measuring {name} …");
+            group(rounds.unwrap_or(*usual), &mut clients);
+        }
+    }
+    let tables: Vec<&Table> = [&table, &stores, &clients].into_iter().filter(|table| !table.is_empty()).collect();
     if json {
         let rows: Vec<_> = tables.iter().flat_map(|table| table.rows()).collect();
         println!("{}", serde_json::Value::Array(rows));
