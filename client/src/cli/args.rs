@@ -44,7 +44,7 @@ pub(crate) struct InspectOne {
     /// json, or a template for each, as in '{{.Name}}'
     #[arg(short, long, value_name = "string", default_value = "")]
     pub format: String,
-    /// Show more of a network; tarectl shows all there is
+    /// Of a network: also ask the plugins whether what they made is still there, and say what is not
     #[arg(short, long, hide = true)]
     pub verbose: bool,
     #[arg(required = true, value_name = "NAME")]

@@ -90,6 +90,11 @@ fn users(client: &Client) -> Result<Vec<String>> {
 
 /// `network inspect`.
 pub(super) async fn inspect(client: &Client, args: InspectOne) -> Result<u8> {
+    if args.verbose {
+        for name in &args.names {
+            network::problems(client, name).await?.iter().for_each(output::complain);
+        }
+    }
     super::inspect::show(client, &args.format, &args.names, &["network"], false).await
 }
 
@@ -141,9 +146,8 @@ pub(super) fn wanted(filters: &[String]) -> Result<impl Fn(&Network) -> bool + u
 }
 
 /// `port`.
-#[allow(clippy::unused_async)] // as all commands
 pub(super) async fn port(client: &Client, args: Port) -> Result<u8> {
-    let all = network::port(client, &args.container, args.port.as_deref())?;
+    let all = network::port(client, &args.container, args.port.as_deref()).await?;
     let mut out = String::new();
     for (port, binding) in all {
         let address = match binding.host_ip.as_str() {

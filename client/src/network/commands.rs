@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use super::journal::{self, Journal};
 use super::record::{self, BRIDGE_NAME, HOST_BINDING, MTU, Network, Pool};
-use super::{netlink, plan, ports, rules, subnet};
+use super::{attach, netlink, plan, ports, rules, subnet};
 use crate::client::Client;
 use crate::error::{Context, Error, Result};
 use crate::events;
 use crate::names;
 use crate::record::{Map, PortBinding};
-use crate::records;
+use crate::truth;
 
 /// The kernel's limit (IFNAMSIZ), the final zero not counted.
 const LONGEST_DEVICE: usize = 15;
@@ -115,6 +115,20 @@ pub fn inspect(client: &Client, name: &str) -> Result<Value> {
     Ok(value)
 }
 
+/// What the plugins made in a network and do not find any more, a sentence for each container.
+///
+/// # Errors
+/// There is no network of this name or id.
+pub async fn problems(client: &Client, name: &str) -> Result<Vec<Error>> {
+    let network = record::find(&client.paths, name)?;
+    let mut problems = Vec::new();
+    for journal in journal::all(&client.paths)?.iter().filter(|it| it.attachment(&network.name).is_some()) {
+        let checked = attach::check(client, journal, &network.name).await;
+        problems.extend(checked.err().map(|error| error.within(format!("the container {}", journal.name))));
+    }
+    Ok(problems)
+}
+
 /// What names a container's place in a network: docker has one by chance, ours follows from both ids.
 #[must_use]
 pub fn endpoint_id(container: &str, network: &str) -> String {
@@ -181,8 +195,8 @@ pub async fn prune(client: &Client, wanted: &dyn Fn(&Network) -> bool) -> Result
 ///
 /// # Errors
 /// There is no such container, or the port is not published.
-pub fn port(client: &Client, name: &str, port: Option<&str>) -> Result<Vec<(String, PortBinding)>> {
-    let record = records::find(client, name)?;
+pub async fn port(client: &Client, name: &str, port: Option<&str>) -> Result<Vec<(String, PortBinding)>> {
+    let record = truth::find(client, name).await?;
     let all = |ports: &BTreeMap<String, Vec<PortBinding>>| -> Vec<(String, PortBinding)> {
         ports.iter().flat_map(|(key, all)| all.iter().map(move |it| (key.clone(), it.clone()))).collect()
     };

@@ -39,8 +39,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub use attach::{attach, attached, check, detach, renamed, sweep};
-pub use commands::{Create, create, endpoint_id, inspect, list, port, prune, remove};
+pub use attach::{attach, attached, detach, renamed, sweep};
+pub use commands::{Create, create, endpoint_id, inspect, list, port, problems, prune, remove};
 pub use connect::{Connect, connect, disconnect};
 pub use environment::link_environment;
 pub use files::Files;

@@ -180,7 +180,11 @@ fn the_default_network_connects_containers_with_each_other_and_the_world() {
         assert_eq!(read("/proc/sys/net/ipv4/ip_unprivileged_port_start"), "0\n");
         assert_eq!(read("/proc/sys/net/ipv4/ping_group_range"), "0\t2147483647\n");
         assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "1\n");
-        check(&client, &one).await.unwrap();
+        assert_eq!(problems(&client, "bridge").await.unwrap(), []);
+        // What somebody took away is missed, and the rest given back all the same.
+        inside(&client, &two, || Ok(output("ip", &["address", "flush", "dev", "eth0"])));
+        let missed = problems(&client, "bridge").await.unwrap();
+        assert!(missed.len() == 1 && missed[0].message.contains("the container two: "), "{missed:?}");
         drop(server);
         detach(&client, &mut one).await.unwrap();
         detach(&client, &mut one).await.unwrap();
@@ -266,8 +270,8 @@ fn published_ports_are_reached_from_the_host_and_from_outside_and_go_with_the_co
             made(&client, "other", |record| publish_at(record, "80/tcp", "127.0.0.1", "8080")).await.unwrap();
         let error = attach(&client, &mut other).await.unwrap_err();
         assert!(error.message.contains("already published by the container web"), "{error}");
-        assert_eq!(port(&client, "web", Some("80")).unwrap()[0].1.host_port, "8080");
-        assert!(port(&client, "web", Some("82")).unwrap_err().message.contains("not published"));
+        assert_eq!(port(&client, "web", Some("80")).await.unwrap()[0].1.host_port, "8080");
+        assert!(port(&client, "web", Some("82")).await.unwrap_err().message.contains("not published"));
         // A socket keeps its namespace.
         drop((server, second, udp, asker, outside));
         detach(&client, &mut web).await.unwrap();

@@ -367,9 +367,13 @@ fn ports(record: &Container) -> BTreeMap<String, Option<Vec<PortBinding>>> {
     all
 }
 
-/// An endpoint is known by its container and its interface there.
+/// As `network inspect` has it; there is none while the container does not run.
 fn endpoint_id(record: &Container, endpoint: &Endpoint) -> String {
-    if endpoint.ip_address.is_empty() { String::new() } else { format!("{}-{}", record.id, endpoint.interface) }
+    if endpoint.ip_address.is_empty() {
+        String::new()
+    } else {
+        crate::network::endpoint_id(&record.id, &endpoint.network_id)
+    }
 }
 
 fn network(record: &Container, endpoint: &Endpoint) -> Network {

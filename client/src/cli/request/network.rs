@@ -19,6 +19,10 @@ pub(super) fn apply(flags: &Network, to: &mut Container) -> Result<()> {
     }
     to.config.exposed_ports.extend(to.host_config.port_bindings.keys().map(|port| (port.clone(), nothing())));
     to.host_config.publish_all_ports = flags.publish_all;
+    if to.host_config.network_mode == "host" && !to.host_config.port_bindings.is_empty() {
+        // It is no error with docker either, and scripts rely on that.
+        eprintln!("WARNING: Published ports are discarded when using host network mode");
+    }
     for text in &flags.link {
         to.host_config.links.push(link(text)?);
     }
