@@ -15,6 +15,9 @@ use crate::progress::Progress;
 use crate::registry::{Patience, Registry, RegistryConfig};
 use crate::snapshots::{Driver, NATIVE, OVERLAYFS, Snapshots};
 
+/// Extractions that have begun, of all calls. Each has two threads; the runtime has 512, and those that fetch need some too.
+const ROOMS: usize = 64;
+
 /// One store. Clones are the same one.
 #[derive(Clone)]
 pub struct Store {
@@ -34,6 +37,8 @@ pub struct Store {
     pub flights: Flights,
     /// How many blobs move at once, of all calls together.
     pub(crate) transfers: Lanes,
+    /// How many extractions have begun, those that wait for something included.
+    pub(crate) rooms: Arc<Semaphore>,
     /// How many layers are extracted at once, of all calls together.
     pub(crate) extractions: Arc<Semaphore>,
 }
@@ -64,6 +69,7 @@ impl Store {
         })?;
         Ok(Self {
             transfers: Lanes::new(config.transfers.max(1)),
+            rooms: Arc::new(Semaphore::new(ROOMS)),
             extractions: Arc::new(Semaphore::new(config.extractions.max(1))),
             config: Arc::new(config),
             root,

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
-use super::flush;
 use super::place::Place;
+use super::{Room, flush};
 use crate::content::digest::Digest;
 use crate::descriptor::Descriptor;
 use crate::error::{Context as _, Error, Result};
@@ -40,8 +40,7 @@ pub(super) struct Job {
     pub(super) stop: StopHandle,
     pub(super) flush: flush::Handle,
     pub(super) item: Item,
-    /// Memory and threads for it.
-    pub(super) _room: OwnedSemaphorePermit,
+    pub(super) _room: Room,
 }
 
 impl Job {

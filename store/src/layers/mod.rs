@@ -2,8 +2,8 @@
 //!
 //! Extractions begin in order from the base. One that needs to know what is below it (a hard link to a file of a lower layer, a
 //! directory that it does not make itself) waits for the layers below, which began before it: so this always ends. How many compute
-//! at once, of all calls together, is limited by their places ([`place`]), which nobody holds who waits; how many of one call have
-//! begun, and have threads and buffers, by room.
+//! at once, of all calls together, is limited by their places ([`place`]), which nobody holds who waits; how many have
+//! begun, and have threads and buffers, by room: of one call, and of all.
 //!
 //! A layer shows when the digest of its blob and that of its tar stream are verified, all layers below it are complete, and its
 //! bytes are on the disk ([`publish`]).
@@ -97,6 +97,12 @@ struct Site<'a> {
     room: Arc<Semaphore>,
 }
 
+/// Threads and buffers for one extraction: of so many of this call, and of so many of all.
+struct Room {
+    _own: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+}
+
 /// One extraction that has begun and is not ready.
 struct Begun {
     n: usize,
@@ -124,11 +130,13 @@ impl<'a> Site<'a> {
     }
 
     /// Waits until one more extraction may begin. In the order from the base: the lowest that has begun waits for no layer.
-    async fn room(&self) -> Result<OwnedSemaphorePermit> {
-        Arc::clone(&self.room).acquire_owned().await.map_err(|_| closing())
+    async fn room(&self) -> Result<Room> {
+        let own = Arc::clone(&self.room).acquire_owned().await.map_err(|_| closing())?;
+        let of_all = Arc::clone(&self.call.store.rooms).acquire_owned().await.map_err(|_| closing())?;
+        Ok(Room { _own: own, _of_all: of_all })
     }
 
-    fn begin(&mut self, n: usize, follow: Option<Follow>, item: Item, turn: Turn, room: OwnedSemaphorePermit) {
+    fn begin(&mut self, n: usize, follow: Option<Follow>, item: Item, turn: Turn, room: Room) {
         let (root, complete) = watch::channel(None);
         let chain = |n: usize| self.image.chain_ids[n].to_string();
         let job = Job {
