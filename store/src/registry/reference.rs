@@ -134,7 +134,8 @@ impl Reference {
     #[must_use]
     pub fn familiar(&self) -> String {
         let name = self.repository.to_string();
-        let short = name.strip_prefix("docker.io/").unwrap_or(&name);
+        // What is left must not begin like a registry of its own.
+        let short = name.strip_prefix("docker.io/").filter(|it| split_registry(it).1 == *it).unwrap_or(&name);
         let short = short.strip_prefix("library/").filter(|it| !it.contains('/')).unwrap_or(short);
         let tag = self.tag.as_deref().filter(|tag| *tag != "latest" || self.digest.is_some());
         let tag = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
@@ -268,6 +269,9 @@ mod tests {
             ("docker.io/library/debian", "docker.io/library/debian:latest", "debian"),
             ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b"),
             ("localhost/app", "localhost/app:latest", "localhost/app"),
+            ("docker.io/other.example/app", "docker.io/other.example/app:latest", "docker.io/other.example/app"),
+            ("docker.io/docker.io/app", "docker.io/docker.io/app:latest", "docker.io/docker.io/app"),
+            ("docker.io/localhost/app", "docker.io/localhost/app:latest", "docker.io/localhost/app"),
             ("localhost:5000/app:1", "localhost:5000/app:1", "localhost:5000/app:1"),
             ("Build/app", "Build/app:latest", "Build/app"),
             ("[::1]:5000/app", "[::1]:5000/app:latest", "[::1]:5000/app"),

@@ -63,6 +63,8 @@ fn snapshots_behave_as_containerds() {
     assert_eq!(commit("new", "v", ""), Failure::FailedPrecondition);
     assert_eq!(commit("new", "missing", ""), Failure::NotFound);
     assert_eq!(commit("new", "a", "base"), Failure::InvalidArgument);
+    let long = labels(&[("c", &"d".repeat(5000))]);
+    assert_eq!(it.commit("new", &request(&ns(), "a", "top", &long)).unwrap_err().kind, Failure::InvalidArgument);
     it.commit("new", &request(&ns(), "a", "top", &labels(&[("c", "d")]))).unwrap();
     assert_eq!(it.stat(&ns(), "", "a").unwrap_err().kind, Failure::NotFound);
     assert_eq!(it.stat(&ns(), "", "new").unwrap().labels, labels(&[("c", "d")]));
