@@ -97,11 +97,8 @@ fn merge_health(config: &mut Config, image: Option<&Health>) {
 
 fn defaults(record: &mut Container) {
     let Container { config, host_config: host, id, .. } = record;
-    if config.hostname.is_empty() && host.uts_mode != "host" {
-        config.hostname = if host.network_mode == "host" { host_name() } else { id.chars().take(12).collect() };
-    }
     if config.hostname.is_empty() {
-        config.hostname = host_name();
+        config.hostname = if host.network_mode == "host" { host_name() } else { id.chars().take(12).collect() };
     }
     if config.entrypoint == Some(vec![String::new()]) {
         config.entrypoint = None;
