@@ -2,9 +2,9 @@
 
 use crate::client::Client;
 use crate::create::{self, Request};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::terminal::DetachKeys;
-use crate::{attach, start};
+use crate::{attach, rm, start};
 
 /// How.
 #[derive(Debug, Clone, Default)]
@@ -29,11 +29,21 @@ pub struct Ran {
 /// Makes a container and starts it. Which of its streams are shown is in the request's `config.attach_…`.
 ///
 /// # Errors
-/// It cannot be made or started. One that was made stays, unless it is to be removed at its end.
+/// It cannot be made or started. One whose command cannot be run stays, as docker's does, unless it is to be removed at its end; what
+/// failed for a fault of the call or of the host leaves nothing.
 pub async fn run(client: &Client, request: Request, options: &Options) -> Result<Ran> {
     let create::Made { lock, record, prepared } = create::make(client, request).await?;
     let (id, config) = (record.id.clone(), record.config.clone());
-    let ready = start::begin(client, lock, record, Some(prepared)).await?;
+    let ready = match start::begin(client, lock, record, Some(prepared)).await {
+        Ok(ready) => ready,
+        Err(error) => {
+            if !matches!(error.kind, Kind::CannotRun | Kind::CommandNotFound) {
+                // What went wrong first is what is told.
+                let _ = rm::rm(client, &id, &rm::Options { force: true, volumes: true }).await;
+            }
+            return Err(error);
+        }
+    };
     if options.detach || !(config.attach_stdin || config.attach_stdout || config.attach_stderr) {
         ready.go(client).await?;
         return Ok(Ran { id, code: 0 });

@@ -1,0 +1,58 @@
+//! What is made from the definition of the command line, for `integration/install` and for packagers:
+//!
+//! ```text
+//! client-extras completion bash|zsh|fish     prints the completion script of a shell
+//! client-extras man DIR                      writes one page for the program and one for each command
+//! ```
+//!
+//! Not a command of `tarectl` itself: generators that run once, at an installation, would be a part of every start.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap_complete::Shell;
+use tarectl::cli::tree;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["completion", shell] => completion(shell),
+        ["man", dir] => man(dir.as_ref()),
+        _ => Err("usage: client-extras completion bash|zsh|fish, or client-extras man DIR".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn completion(shell: &str) -> Result<(), Box<dyn Error>> {
+    let shell: Shell = shell.parse()?;
+    clap_complete::generate(shell, &mut tree(), "tarectl", &mut std::io::stdout());
+    Ok(())
+}
+
+/// In section 8: `tarectl.8`, `tarectl-run.8`, `tarectl-network-create.8` and so on.
+fn man(dir: &Path) -> Result<(), Box<dyn Error>> {
+    let mut program = tree();
+    // Only then does every command know its whole name.
+    program.build();
+    fs::create_dir_all(dir)?;
+    page(dir, &program)
+}
+
+/// A page of a command, and of those below it.
+fn page(dir: &Path, command: &clap::Command) -> Result<(), Box<dyn Error>> {
+    let name = command.get_bin_name().unwrap_or("tarectl").replace(' ', "-");
+    let mut page = Vec::new();
+    // The name of a page is one word.
+    clap_mangen::Man::new(command.clone().display_name(&name)).title(&name).section("8").render(&mut page)?;
+    fs::write(dir.join(format!("{name}.8")), page)?;
+    let below = command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help");
+    below.map(|it| self::page(dir, it)).collect()
+}
