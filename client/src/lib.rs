@@ -1,6 +1,6 @@
 //! `tarectl`: docker's words, without docker's daemon.
 //!
-//! What is here so far are the leaves: records, names, times, sizes, tables, templates, capabilities. There is no program yet.
+//! `cli` reads the command line and prints; every other module does one thing and returns data.
 //!
 //! ```text
 //! tarectl run ─┬─ ttrpc ─> tare-store            image, snapshot: mounts to be done     (started if it is not running)
