@@ -115,6 +115,13 @@ impl Show {
         }
     }
 
+    /// A layer of which the store said nothing, since there was nothing to do.
+    pub(super) fn exists(&mut self, digest: &str) {
+        let mut item = Item::new();
+        (item.id, item.phase) = (digest.to_owned(), Phase::EXISTS.into());
+        self.item(&item);
+    }
+
     /// Nothing moves any more: what is shown stays, and what follows stands below it.
     pub(super) fn end(&mut self) {
         if let How::Bars { bars, .. } = &mut self.how {
@@ -199,6 +206,8 @@ fn steps(verb: Verb, phase: Phase, said: Option<&'static str>) -> Vec<&'static s
     let now = word(verb, phase);
     let mut lines = Vec::new();
     match verb {
+        // Its end is said once, whatever is still done with all of them together.
+        Verb::Pull if said == Some("Pull complete") && phase != Phase::FAILED => return lines,
         Verb::Pull => {
             if said.is_none() && phase != Phase::EXISTS {
                 lines.push("Pulling fs layer");
@@ -260,6 +269,7 @@ mod tests {
         assert_eq!(all, ["Pulling fs layer", "Verifying Checksum", "Download complete", "Pull complete"]);
         // What is over before anybody looked.
         assert_eq!(steps(Verb::Pull, Phase::DONE, None), ["Pulling fs layer", "Download complete", "Pull complete"]);
+        assert!(steps(Verb::Pull, Phase::DONE, Some("Pull complete")).is_empty());
         assert_eq!(steps(Verb::Pull, Phase::EXISTS, None), ["Already exists"]);
         assert_eq!(steps(Verb::Push, Phase::EXISTS, None), ["Preparing", "Layer already exists"]);
         assert_eq!(steps(Verb::Push, Phase::DONE, Some("Preparing")), ["Pushed"]);

@@ -79,6 +79,10 @@ async fn one(client: &Client, reference: &Reference, show: &mut Show) -> Result<
     let store = client.store.store().await?;
     let stream = store.push(client.store.context(), &request).await.context(|| client.store.call(&doing))?;
     let ended = stream::follow(client, &doing, stream, show).await?;
+    if ended.images.first().is_some_and(|it| it.unchanged) {
+        image.layers.iter().for_each(|layer| show.exists(layer));
+        show.end();
+    }
     let sent = ended.images.first().and_then(|it| it.target.as_ref());
     if let Some(sent) = sent {
         let tag = reference.tag.as_deref().unwrap_or_default();
