@@ -53,6 +53,6 @@ fn page(dir: &Path, command: &clap::Command) -> Result<(), Box<dyn Error>> {
     // The name of a page is one word.
     clap_mangen::Man::new(command.clone().display_name(&name)).title(&name).section("8").render(&mut page)?;
     fs::write(dir.join(format!("{name}.8")), page)?;
-    let below = command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help");
-    below.map(|it| self::page(dir, it)).collect()
+    let mut below = command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help");
+    below.try_for_each(|it| self::page(dir, it))
 }
