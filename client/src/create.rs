@@ -103,8 +103,7 @@ async fn fill(
     name: Option<String>,
     chain_id: &str,
 ) -> Result<Prepared> {
-    record.name = take_name(client, name, &record.id)?;
-    lock.save(record)?;
+    take_name(client, lock, record, name)?;
     let mounts = client.store.prepare(&record.snapshot, chain_id).await?;
     let root = root::view(&mounts)?;
     volumes::prepare(client, record, root.as_fd()).await?;
@@ -129,16 +128,19 @@ async fn must_be_free(client: &Client, name: &str) -> Result<()> {
     }
 }
 
-fn take_name(client: &Client, name: Option<String>, id: &str) -> Result<String> {
+/// The record says first what is taken: so what a killed create took is given back.
+fn take_name(client: &Client, lock: &Lock, record: &mut Container, name: Option<String>) -> Result<()> {
     if let Some(name) = name {
-        records::take_name(client, &name, id)?;
-        return Ok(name);
+        record.name = name;
+        lock.save(record)?;
+        return records::take_name(client, &record.name, &record.id);
     }
     for attempt in 0..ATTEMPTS {
-        let name = names::generate(attempt);
-        match records::take_name(client, &name, id) {
+        record.name = names::generate(attempt);
+        lock.save(record)?;
+        match records::take_name(client, &record.name, &record.id) {
             Err(error) if error.kind == Kind::Conflict => {}
-            taken => return taken.map(|()| name),
+            taken => return taken,
         }
     }
     Err(Error::failed(format!("make up a name: {ATTEMPTS} were all taken: give one with --name")))

@@ -30,7 +30,7 @@ use crate::record::{Container, Status};
 use crate::records::{self, Lock};
 use crate::shim::{self, Exit, Shim};
 use crate::time::Time;
-use crate::{events, health, network, policy, rm};
+use crate::{events, health, network, policy, rm, start};
 
 /// The status of a process that nobody saw end: as if killed.
 const KILLED: i64 = 137;
@@ -88,7 +88,7 @@ pub(crate) async fn check(client: &Client, lock: Lock, mut record: Container) ->
                 if let How::Runs(status) = how(client, &record).await? {
                     return adopt(client, lock, record, status).await.map(Some);
                 }
-                let shim = Shim::of(&record).await.ok();
+                let shim = shim_of(client, &record).await;
                 clean(client, &mut record, shim.as_ref()).await?;
                 lock.save(&record)?;
                 end(shim).await;
@@ -208,6 +208,19 @@ pub(crate) async fn clean(client: &Client, record: &mut Container, shim: Option<
     record.state.shim.clear();
     record.state.pid = 0;
     Ok(())
+}
+
+/// The shim that a record names, if it is there; or one that was started, and whose starter was killed before it could write that down:
+/// starting it again finds it.
+pub(crate) async fn shim_of(client: &Client, record: &Container) -> Option<Shim> {
+    if record.state.shim != start::NONE_YET {
+        return Shim::of(record).await.ok();
+    }
+    if !client.paths.bundle(&record.id).is_dir() {
+        return None;
+    }
+    let address = shim::spawn(client, &record.id).and_then(shim::Starting::address).ok()?;
+    Shim::connect(&address, &record.id).await.ok()
 }
 
 /// Has the shim delete its task; false if that is left to the program that cleans up after shims.

@@ -92,8 +92,11 @@ pub fn make(client: &Client, id: &str) -> Result<Lock> {
     make_private(&client.paths.containers())?;
     make_private(&client.paths.names())?;
     let directory = client.paths.containers().join(format!("{NEW}{id}"));
+    // So that none that is seen here is nobody's because its maker has not come to lock it yet.
+    let turn = flock(&client.paths.containers())?;
     private().create(&directory).context(|| format!("make {}", directory.display()))?;
     let file = flock(&directory)?;
+    drop(turn);
     Ok(Lock { directory, id: id.to_owned(), file })
 }
 
@@ -224,8 +227,7 @@ pub fn holder(client: &Client, name: &str) -> Result<Option<String>> {
         return Ok(None);
     }
     match load(client, &id) {
-        // One that is just being made does not know its name yet.
-        Ok(record) => Ok((record.name == name || record.name.is_empty()).then_some(id)),
+        Ok(record) => Ok((record.name == name).then_some(id)),
         Err(error) if error.kind == Kind::NotFound => Ok(None),
         // It cannot be read, and may be its.
         Err(_) => Ok(Some(id)),
@@ -300,22 +302,17 @@ pub fn free_name(client: &Client, name: &str, id: &str) -> Result<()> {
 /// Removes directories of containers that were never finished, when nobody is at them.
 ///
 /// # Errors
-/// The directory cannot be read.
+/// One cannot be removed.
 pub fn sweep(client: &Client) -> Result<()> {
     let directory = client.paths.containers();
     let Ok(entries) = fs::read_dir(&directory) else { return Ok(()) };
-    for entry in entries.flatten() {
-        let is_new = entry.file_name().to_string_lossy().starts_with(NEW);
-        // Between its making and its lock it is nobody's, for a moment.
-        let old = || {
-            entry.metadata().and_then(|it| it.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|it| it.as_secs() > 60))
-        };
-        if is_new
-            && old()
-            && let Ok(file) = File::open(entry.path())
+    let unfinished = entries.flatten().filter(|it| it.file_name().to_string_lossy().starts_with(NEW));
+    for path in unfinished.map(|it| it.path()) {
+        let _turn = flock(&directory)?;
+        if let Ok(file) = File::open(&path)
             && let Ok(_held) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
         {
-            gone(fs::remove_dir_all(entry.path())).context(|| format!("remove {}", entry.path().display()))?;
+            gone(fs::remove_dir_all(&path)).context(|| format!("remove {}", path.display()))?;
         }
     }
     Ok(())
@@ -512,10 +509,13 @@ mod tests {
     fn what_is_not_finished_is_nobodys() {
         let (_dir, client) = instance();
         let lock = make(&client, &"4".repeat(64)).unwrap();
+        let place = client.paths.containers().join(format!("{NEW}{}", lock.id()));
         assert!(ids(&client).unwrap().is_empty());
-        // Young, and held.
         sweep(&client).unwrap();
-        assert!(client.paths.containers().join(format!("{NEW}{}", lock.id())).is_dir());
+        assert!(place.is_dir(), "somebody is at it");
+        drop(lock);
+        sweep(&client).unwrap();
+        assert!(!place.is_dir());
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub async fn rm(client: &Client, name: &str, options: &Options) -> Result<()> {
 
 /// Removes what there is of a container, and in the end its record, which says that it is being removed.
 pub(crate) async fn destroy(client: &Client, lock: Lock, mut record: Container) -> Result<()> {
-    let shim = Shim::of(&record).await.ok();
+    let shim = ended::shim_of(client, &record).await;
     if !record.state.shim.is_empty() || client.paths.running(&record.id).is_dir() {
         ended::clean(client, &mut record, shim.as_ref()).await?;
         lock.save(&record)?;

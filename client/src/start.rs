@@ -24,7 +24,7 @@ use crate::time::Time;
 use crate::{attach, ended, events, health, network, rm, spec, terminal, truth, volumes};
 
 /// What the record says in place of a shim's address until there is one.
-const NONE_YET: &str = "none yet";
+pub(crate) const NONE_YET: &str = "none yet";
 
 /// How `start` is called.
 #[derive(Debug, Clone, Default)]
@@ -203,7 +203,7 @@ pub(crate) fn command_failure(program: &str, error: Error) -> Error {
 
 /// Takes back what there is of a container that could not be started, and records why. The failure, to be returned.
 async fn failed(client: &Client, lock: Lock, mut record: Container, error: Error) -> Error {
-    let shim = Shim::of(&record).await.ok();
+    let shim = ended::shim_of(client, &record).await;
     record.state.error.clone_from(&error.message);
     record.state.exit_code = match error.kind {
         Kind::CommandNotFound => 127,

@@ -6,7 +6,7 @@
 use crate::client::Client;
 use crate::ended;
 use crate::error::{Error, Kind, Result};
-use crate::record::Container;
+use crate::record::{Container, Status};
 use crate::records::{self, Lock};
 
 /// The container that a user means, as it is.
@@ -34,7 +34,10 @@ pub async fn list(client: &Client) -> Result<Vec<Container>> {
             continue;
         }
         let Some(lock) = records::try_lock(client, &record.id)? else {
-            found.push(record);
+            // What is just being made or removed is not there yet, or no more.
+            if record.state.status != Status::Removing {
+                found.push(record);
+            }
             continue;
         };
         let id = record.id.clone();

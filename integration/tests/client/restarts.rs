@@ -1,0 +1,111 @@
+//! `--restart` policies, and `boot`.
+
+use std::fs;
+
+use integration::wait;
+use nix::sys::signal::{Signal, kill};
+
+use crate::harness::{BUSYBOX, World, until_gone};
+
+#[test]
+fn a_failure_is_tried_again_so_often() {
+    let world = World::new();
+    world.ok(&["run", "-d", "--name", "fails", "--restart", "on-failure:2", BUSYBOX, "sh", "-c", "echo try; exit 4"]);
+    assert_eq!(world.ok(&["wait", "fails"]), "4");
+    assert_eq!(world.field("fails", ".RestartCount"), "2");
+    assert_eq!(world.ok(&["logs", "fails"]), "try\ntry\ntry");
+    assert_eq!(world.field("fails", ".State.Status"), "exited");
+    world.assert_idle();
+    // What ends well is done.
+    world.ok(&["run", "-d", "--name", "well", "--restart", "on-failure", BUSYBOX, "true"]);
+    assert_eq!(world.ok(&["wait", "well"]), "0");
+    assert_eq!(world.field("well", ".RestartCount"), "0");
+    assert!(world.refused(&["run", "--restart", "sometimes", BUSYBOX]).contains("sometimes"));
+    assert!(world.refused(&["run", "--rm", "--restart", "always", BUSYBOX]).contains("--rm"));
+}
+
+#[test]
+fn always_is_until_the_user_says_otherwise() {
+    let world = World::new();
+    world.ok(&["run", "-d", "--name", "always", "--restart", "always", BUSYBOX, "sh", "-c", "echo up; sleep 0.1"]);
+    wait::until("it ran three times", || world.run(&["logs", "always"]).stdout.lines().count() >= 3);
+    // Each time it waits longer.
+    assert!(world.field("always", ".RestartCount").parse::<u32>().unwrap() >= 2);
+    world.ok(&["stop", "-t", "0", "always"]);
+    assert_eq!(world.field("always", ".State.Status"), "exited");
+    world.assert_idle();
+    // The user's start is a new beginning.
+    world.ok(&["start", "always"]);
+    wait::until("it runs again and again", || world.field("always", ".RestartCount") == "1");
+    // One that just waits is stopped, removed, or killed at once.
+    world.ok(&["rm", "-f", "always"]);
+    world.assert_empty();
+}
+
+#[test]
+fn what_waits_to_be_restarted_is_shown_and_can_be_ended() {
+    let world = World::new();
+    world.ok(&["run", "-d", "--name", "waits", "--restart", "always", BUSYBOX, "false"]);
+    // The delay has grown to seconds by then.
+    wait::until("it was restarted some times", || {
+        world.field("waits", ".RestartCount").parse::<u32>().unwrap() >= 4
+            && world.field("waits", ".State.Status") == "restarting"
+    });
+    assert!(world.refused(&["exec", "waits", "true"]).contains("not running"));
+    // Whoever waits to restart it is killed: the next command sets another to it.
+    for pid in world.processes_with(&["revive", world.ok(&["inspect", "-f", "{{.Id}}", "waits"]).as_str()]) {
+        kill(pid, Signal::SIGKILL).unwrap();
+        until_gone(pid);
+    }
+    let before: u32 = world.field("waits", ".RestartCount").parse().unwrap();
+    wait::until("it is restarted all the same", || {
+        world.field("waits", ".RestartCount").parse::<u32>().unwrap() > before
+    });
+    wait::until("it waits again", || world.field("waits", ".State.Status") == "restarting");
+    world.ok(&["stop", "waits"]);
+    assert_eq!(world.field("waits", ".State.Status"), "exited");
+    world.assert_idle();
+}
+
+#[test]
+fn a_boot_brings_back_what_should_run() {
+    let world = World::new();
+    for (name, policy) in
+        [("no", "no"), ("always", "always"), ("unless", "unless-stopped"), ("stopped", "unless-stopped")]
+    {
+        world.ok(&["run", "-d", "--name", name, "--restart", policy, BUSYBOX, "sleep", "1000"]);
+    }
+    world.ok(&["create", "--name", "never", "--restart", "always", BUSYBOX, "sleep", "1000"]);
+    world.ok(&["stop", "-t", "0", "stopped"]);
+    // As a boot leaves it: no process, no mount, nothing below /run.
+    for name in ["no", "always", "unless"] {
+        let id = world.ok(&["inspect", "-f", "{{.Id}}", name]);
+        let pid = nix::unistd::Pid::from_raw(world.field(name, ".State.Pid").parse().unwrap());
+        let shim = world.shim(&id);
+        kill(shim, Signal::SIGKILL).unwrap();
+        until_gone(shim);
+        kill(pid, Signal::SIGKILL).unwrap();
+        until_gone(pid);
+        nix::mount::umount(&world.run.join("containers").join(&id).join("bundle/rootfs")).unwrap();
+        nix::mount::umount(&world.run.join("netns").join(&id)).unwrap();
+    }
+    world.kill_store();
+    world.in_network(&[
+        "sh",
+        "-c",
+        "for l in $(ip -o link show type veth | sed 's/^[0-9]*: *\\([^@:]*\\).*/\\1/'); do ip link del $l; done",
+    ]);
+    fs::remove_dir_all(&world.run).unwrap();
+    world.sweep_cgroups();
+    // Before `boot`, commands tell what is so, and start nothing.
+    assert_eq!(world.field("always", ".State.Status"), "exited");
+    assert_eq!(world.field("no", ".State.ExitCode"), "255");
+    world.ok(&["boot"]);
+    let running = world.ok(&["ps", "--format", "{{.Names}}"]);
+    let mut running: Vec<&str> = running.lines().collect();
+    running.sort_unstable();
+    assert_eq!(running, ["always", "unless"]);
+    assert_eq!(world.ok(&["exec", "always", "echo", "up"]), "up");
+    // A second time there is nothing to do.
+    world.ok(&["boot"]);
+}
