@@ -283,3 +283,21 @@ fn cve_2018_15664_exchanged_directories_lead_nowhere_outside() {
     assert_eq!(World::list(&world.outside), ["b", "b/file", "b/into"]);
     assert_eq!(std::fs::read_to_string(world.outside.join("b/file")).unwrap(), "outside");
 }
+
+/// CVE-2019-14271: what looked up names while files were copied loaded a library from the container's root.
+#[test]
+fn cve_2019_14271_nothing_of_the_container_is_loaded() {
+    let world = World::new();
+    std::fs::create_dir_all(world.inside.join("lib/x86_64-linux-gnu")).unwrap();
+    std::fs::create_dir(world.inside.join("etc")).unwrap();
+    std::fs::write(world.inside.join("etc/nsswitch.conf"), "passwd: files\ngroup: files\n").unwrap();
+    for library in ["lib/x86_64-linux-gnu/libnss_files.so.2", "lib/x86_64-linux-gnu/libc.so.6"] {
+        std::fs::write(world.inside.join(library), "no library at all").unwrap();
+    }
+    world.get("/", "all", &PLAIN).unwrap();
+    world.put("all/.", "/again", &PLAIN).unwrap();
+    let mapped = std::fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(!mapped.contains(&world.inside.display().to_string()), "{mapped}");
+    // Whose root it is does not change either.
+    assert_eq!(std::fs::read_link("/proc/self/root").unwrap(), Path::new("/"));
+}

@@ -227,3 +227,33 @@ fn mounts_stand_above_what_is_below_them_and_in_place_of_the_systems() {
     let dev = spec(|it| it.mounts = vec![mount("bind", "/dev", true)]).unwrap();
     assert!(!dev["mounts"].as_array().unwrap().iter().any(|it| it["destination"] == "/dev/shm"));
 }
+
+/// CVE-2026-55686: a link in the image where the working directory lies made directories on the host. It is the runtime's to make, in the
+/// root; here nothing is.
+#[test]
+fn cve_2026_55686_the_working_directory_is_not_made_on_the_host() {
+    let outside = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(outside.path(), dir.path().join("work")).unwrap();
+    let mut record = Container { id: "ab".repeat(32), ..Container::default() };
+    let image = Config {
+        working_dir: "/work/made".to_owned(),
+        cmd: Some(owned(&["true"])),
+        user: "1000".to_owned(),
+        ..Config::default()
+    };
+    complete(&mut record, &image).unwrap();
+    let root = std::fs::File::open(dir.path()).unwrap();
+    let spec = build(&Inputs {
+        record: &record,
+        files: &Files::default(),
+        netns: None,
+        root: root.as_fd(),
+        joins: &Joins::default(),
+        links: &[],
+        held: &Held::default(),
+    })
+    .unwrap();
+    assert_eq!(spec["process"]["cwd"], "/work/made");
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}

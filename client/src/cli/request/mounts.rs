@@ -140,6 +140,10 @@ pub(super) fn mount(text: &str) -> Result<MountSpec> {
                 spec.read_only = switch(value.as_deref()).ok_or_else(|| wrong(format!("has {field}")))?
             }
             "volume-nocopy" => spec.no_copy = switch(value.as_deref()).ok_or_else(|| wrong(format!("has {field}")))?,
+            "volume-subpath" => spec.subpath = needed()?,
+            "bind-nonrecursive" => {
+                spec.non_recursive = switch(value.as_deref()).ok_or_else(|| wrong(format!("has {field}")))?;
+            }
             "bind-propagation" => {
                 spec.propagation = needed()?;
                 if !OPTIONS[5..11].contains(&spec.propagation.as_str()) {
