@@ -214,8 +214,9 @@ impl World {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let left: Vec<&str> = mounts.lines().filter(|line| line.contains(&self.tag)).collect();
         assert!(left.is_empty(), "mounts left: {left:#?}");
-        let links = self.in_network(&["ip", "-o", "link", "show", "type", "veth"]);
-        assert_eq!(links, "", "veths left");
+        // The kernel removes them some time after the namespace that they lead to.
+        let veths = || self.in_network(&["ip", "-o", "link", "show", "type", "veth"]);
+        wait::until("no veth is left", || veths().is_empty());
         let mut leased = files(&self.run.join("network/addresses"));
         // host-local's own, which stay.
         leased.retain(|it| !it.ends_with("lock") && !it.to_string_lossy().contains("last_reserved_ip"));
@@ -235,6 +236,11 @@ impl World {
         let snapshots = self.ran(self.store(&["-n", "tarectl", "snapshot", "ls"]), 0).stdout;
         let active: Vec<&str> = snapshots.lines().filter(|line| line.contains("active")).collect();
         assert!(active.is_empty(), "snapshots left: {active:?}");
+    }
+
+    /// The world's network namespace.
+    pub(crate) fn network(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.netns.id()))
     }
 
     /// A program's output in the world's network.

@@ -8,6 +8,7 @@
 mod harness;
 mod killed;
 mod lifecycle;
+mod network;
 mod restarts;
 mod terminal;
 mod together;
