@@ -211,7 +211,8 @@ fn by_containerd(dir: &Path, layout: &Path) -> Tree {
     let top = rows.iter().find(|it| rows.iter().all(|other| other.len() < 3 || other[1] != it[0])).expect("a snapshot");
     let target = root.join("seen");
     std::fs::create_dir(&target).unwrap();
-    ctr(&["snapshots", "view", "seen", top[0]]);
+    // Not a view: ctr keeps only what it prepares from containerd's collection.
+    ctr(&["snapshots", "prepare", "seen", top[0]]);
     run("sh", &["-c", &ctr(&["snapshots", "mounts", target.to_str().unwrap(), "seen"])]);
     walk(&target)
 }
