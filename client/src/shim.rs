@@ -34,6 +34,10 @@ use crate::store::NAMESPACE;
 /// How long any call but `wait` may take. Only a runtime that hangs reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// After so many seconds without a container a shim ends: one whose starter, or whoever cleaned up after its container, was killed.
+const IDLE_VARIABLE: &str = "TARE_SHIM_IDLE";
+const IDLE: &str = "10";
+
 /// A process's standard streams: paths or URIs; empty for none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Streams {
@@ -399,6 +403,9 @@ fn command(client: &Client, id: &str, bundle: &Path) -> Command {
     let kept = |name: &str| matches!(name, "PATH" | "HOME" | "TMPDIR") || name.starts_with("TARE");
     command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(kept)));
     command.envs(client.environment());
+    if std::env::var_os(IDLE_VARIABLE).is_none() {
+        command.env(IDLE_VARIABLE, IDLE);
+    }
     command
 }
 

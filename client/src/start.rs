@@ -106,7 +106,15 @@ async fn make(client: &Client, lock: &Lock, record: &mut Container, root: Option
     let held = volumes::hold(record)?;
     let config = configuration(client, record, &root, &held).await?;
     records::replace(&bundle.join("config.json"), config.to_string().as_bytes(), 0o600)?;
-    let shim = Shim::of(record).await?;
+    let shim = match Shim::of(record).await {
+        // The network took so long that it has given up waiting.
+        Err(error) if error.kind == Kind::NotFound => {
+            record.state.shim = shim::spawn(client, &id)?.address()?;
+            lock.save(record)?;
+            Shim::of(record).await?
+        }
+        shim => shim?,
+    };
     shim.create(client, record, root.mounts, &streams(client, record)).await.map_err(|error| judged(record, error))?;
     drop(held);
     if record.config.tty {
