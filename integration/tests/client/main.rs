@@ -5,6 +5,7 @@
 // clippy.toml says what the runtime must not do; tests may make files, wait and exit as they like.
 #![allow(clippy::disallowed_methods)]
 
+mod face;
 mod files;
 mod harness;
 mod killed;
@@ -13,3 +14,4 @@ mod network;
 mod restarts;
 mod terminal;
 mod together;
+mod wrong;
