@@ -134,9 +134,9 @@ impl Reference {
     #[must_use]
     pub fn familiar(&self) -> String {
         let name = self.repository.to_string();
-        // What is left must not begin like a registry of its own.
+        // What is left must not begin like a registry of its own, nor be as long as an identifier.
         let short = name.strip_prefix("docker.io/").filter(|it| split_registry(it).1 == *it).unwrap_or(&name);
-        let short = short.strip_prefix("library/").filter(|it| !it.contains('/')).unwrap_or(short);
+        let short = short.strip_prefix("library/").filter(|it| !it.contains('/') && it.len() != 64).unwrap_or(short);
         let tag = self.tag.as_deref().filter(|tag| *tag != "latest" || self.digest.is_some());
         let tag = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
         let digest = self.digest.as_ref().map(|digest| format!("@{digest}")).unwrap_or_default();
@@ -270,6 +270,7 @@ mod tests {
             ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b"),
             ("localhost/app", "localhost/app:latest", "localhost/app"),
             ("docker.io/other.example/app", "docker.io/other.example/app:latest", "docker.io/other.example/app"),
+            (&format!("library/{HEX}:1"), &format!("docker.io/library/{HEX}:1"), &format!("library/{HEX}:1")),
             ("docker.io/docker.io/app", "docker.io/docker.io/app:latest", "docker.io/docker.io/app"),
             ("docker.io/localhost/app", "docker.io/localhost/app:latest", "docker.io/localhost/app"),
             ("localhost:5000/app:1", "localhost:5000/app:1", "localhost:5000/app:1"),
