@@ -51,5 +51,5 @@ fn page(dir: &Path, command: &clap::Command) -> Result<(), Box<dyn Error>> {
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone().display_name(&name)).title(&name).section("8").render(&mut page)?;
     fs::write(dir.join(format!("{name}.8")), page)?;
-    command.get_subcommands().filter(|it| it.get_name() != "help").map(|it| self::page(dir, it)).collect()
+    command.get_subcommands().filter(|it| it.get_name() != "help").try_for_each(|it| self::page(dir, it))
 }
