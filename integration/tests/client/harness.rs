@@ -83,6 +83,16 @@ impl World {
         command
     }
 
+    /// Does something in a thread that is in this world's network: sockets that it makes, and programs that it starts, are there.
+    pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let network = fs::File::open(format!("/proc/{}/ns/net", self.netns.id())).expect("open the world's network");
+        let inside = || {
+            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).expect("enter the world's network");
+            act()
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join().expect("it does not panic"))
+    }
+
     /// What makes a `tarectl` one of this world.
     pub(crate) fn environment(&self) -> Vec<(&'static str, PathBuf)> {
         vec![

@@ -8,6 +8,7 @@
 mod face;
 mod files;
 mod harness;
+mod images;
 mod killed;
 mod lifecycle;
 mod network;
