@@ -4,9 +4,8 @@ use tare_proto::store::{CommitRequest, ImageResult};
 
 use crate::client::Client;
 use crate::error::{Context, Error, Result};
-use crate::record::{Container, Status};
-use crate::shim::Shim;
-use crate::{changes, events, image, spec, truth};
+use crate::record::Status;
+use crate::{changes, events, image, pause, spec, truth};
 
 /// How.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,19 +42,20 @@ pub async fn commit(client: &Client, container: &str, name: Option<&str>, option
     request.message.clone_from(&options.message);
     request.config = changes::image_config(&record.config).to_string();
     request.created_by = spec::arguments(&record.config).join(" ");
-    let made = match paused(&record, options.pause).await? {
-        None => make(client, &request).await?,
-        Some(shim) => {
-            // Whatever comes in between, an impatient person too: it goes on.
-            let made = tokio::select! {
-                made = make(client, &request) => made,
-                _ = tokio::signal::ctrl_c() => Err(Error::failed(format!("commit {}: interrupted", record.name))),
-            };
-            let resumed = shim.resume().await;
-            let made = made?;
-            resumed?;
-            made
-        }
+    let made = if options.pause && record.state.status == Status::Running {
+        // As the two commands do it, so that the record tells what is so, and is told of by events as docker's.
+        pause::pause(client, &record.id).await?;
+        // Whatever comes in between, an impatient person too: it goes on.
+        let made = tokio::select! {
+            made = make(client, &request) => made,
+            _ = tokio::signal::ctrl_c() => Err(Error::failed(format!("commit {}: interrupted", record.name))),
+        };
+        let resumed = pause::unpause(client, &record.id).await;
+        let made = made?;
+        resumed?;
+        made
+    } else {
+        make(client, &request).await?
     };
     if let Some(name) = name {
         image::tag::tag(client, &made.config, name).await?;
@@ -77,16 +77,6 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// Stops a container that runs where it is; none if it does not run, or stands still already.
-async fn paused(record: &Container, wanted: bool) -> Result<Option<Shim>> {
-    if !wanted || record.state.status != Status::Running {
-        return Ok(None);
-    }
-    let shim = Shim::of(record).await?;
-    shim.pause().await?;
-    Ok(Some(shim))
 }
 
 /// Has the store make an image.

@@ -61,3 +61,38 @@ fn files_go_into_containers_and_out_whether_they_run_or_not() {
     world.ok(&["volume", "rm", "vol"]);
     world.assert_empty();
 }
+
+/// What was committed is what the container was, and it goes on.
+#[test]
+fn a_running_container_is_committed_exported_and_imported() {
+    let world = World::new();
+    world.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "made",
+        "--network",
+        "none",
+        BUSYBOX,
+        "sh",
+        "-c",
+        "echo content >/file; sleep 1000",
+    ]);
+    while !world.ok(&["diff", "made"]).lines().any(|it| it == "A /file") {}
+    for pause in ["--pause=true", "--pause=false"] {
+        let change = "ENV COMMITTED=yes";
+        world.ok(&["commit", pause, "-m", "words", "-a", "somebody", "-c", change, "made", "team/made:1"]);
+        assert_eq!(world.field("made", ".State.Status"), "running", "{pause}");
+        let told =
+            world.ok(&["run", "--rm", "--network", "none", "team/made:1", "sh", "-c", "cat /file; echo $COMMITTED"]);
+        assert_eq!(told, "content\nyes", "{pause}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tar = dir.path().join("root.tar").display().to_string();
+    world.ok(&["export", "-o", &tar, "made"]);
+    world.ok(&["import", "-c", "ENTRYPOINT [\"cat\"]", &tar, "team/imported:1"]);
+    assert_eq!(world.ok(&["run", "--rm", "--network", "none", "team/imported:1", "/file"]), "content");
+    world.ok(&["rm", "-f", "made"]);
+    world.ok(&["rmi", "team/made:1", "team/imported:1"]);
+    world.assert_empty();
+}
