@@ -50,13 +50,16 @@ impl Reference {
         format!("{}/{}", self.registry, self.path)
     }
 
-    /// As tables show it: without what docker adds by itself.
+    /// As tables show it: without what docker adds by itself, where the rest still means the same.
     #[must_use]
     pub fn familiar_repository(&self) -> String {
-        if self.registry != DEFAULT_REGISTRY {
+        // What begins like a registry of its own would be taken for one.
+        if self.registry != DEFAULT_REGISTRY || split_registry(&self.path).1 != self.path {
             return self.repository();
         }
-        self.path.strip_prefix("library/").filter(|it| !it.contains('/')).unwrap_or(&self.path).to_owned()
+        // What is as long as an identifier would be taken for one.
+        let short = self.path.strip_prefix("library/").filter(|it| !it.contains('/') && it.len() != 64);
+        short.unwrap_or(&self.path).to_owned()
     }
 
     /// The familiar name with its tag or its digest, always one of them: `debian:latest`.
@@ -128,7 +131,8 @@ mod tests {
 
     #[test]
     fn names_are_dockers() {
-        let digest = format!("sha256:{}", "a".repeat(64));
+        let hex = "a".repeat(64);
+        let digest = format!("sha256:{hex}");
         for (written, full, familiar) in [
             ("debian", "docker.io/library/debian:latest", "debian:latest"),
             ("debian:12", "docker.io/library/debian:12", "debian:12"),
@@ -137,6 +141,9 @@ mod tests {
             ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
             ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
             ("localhost:5000/app", "localhost:5000/app:latest", "localhost:5000/app:latest"),
+            ("docker.io/other.example/app", "docker.io/other.example/app:latest", "docker.io/other.example/app:latest"),
+            ("docker.io/localhost/app", "docker.io/localhost/app:latest", "docker.io/localhost/app:latest"),
+            (&format!("library/{hex}"), &format!("docker.io/library/{hex}:latest"), &format!("library/{hex}:latest")),
             ("[::1]:5000/app:1", "[::1]:5000/app:1", "[::1]:5000/app:1"),
             (&format!("debian@{digest}"), &format!("docker.io/library/debian@{digest}"), &format!("debian@{digest}")),
         ] {
