@@ -37,8 +37,8 @@ use crate::records;
 pub const NAMESPACE: &str = "tarectl";
 /// How long a store may take until it serves: it may have much to recover.
 const START: Duration = Duration::from_secs(60);
-/// After so long without a call a store that we started ends.
-const IDLE: &str = "5m";
+/// After so long without a client a store that we started ends: what runs does not need it, and it starts in some milliseconds.
+const IDLE: &str = "30s";
 
 /// The way to the store.
 #[derive(Debug)]

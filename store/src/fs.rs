@@ -5,7 +5,9 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -14,6 +16,9 @@ mod trees;
 
 pub(crate) use trees::names;
 pub use trees::{Usage, remove_tree, usage};
+
+/// How long a daemon that is just ending may take to let go of its root, so that the one that follows it need not fail.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// The root directory, locked for this daemon for as long as a clone of this lives.
 #[derive(Clone)]
@@ -69,14 +74,23 @@ fn lock(root: &Path) -> Result<Flock<File>> {
     let mut pid = String::new();
     let read = Read::by_ref(&mut file).take(32).read_to_string(&mut pid);
     read.context(|| format!("read {}", path.display()))?;
-    let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-        nix::errno::Errno::EWOULDBLOCK => Error::precondition(format!(
-            "the store in {} is in use by process {}: stop that daemon, talk to its socket, or use another --root",
-            root.display(),
-            if pid.trim().is_empty() { "(unknown)" } else { pid.trim() }
-        )),
-        error => Error::internal(format!("lock {}: {error}", path.display())),
-    })?;
+    let until = Instant::now() + ENDING;
+    let mut file = loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => break locked,
+            Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < until => file = unlocked,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(Error::precondition(format!(
+                    "the store in {} is in use by process {}: stop that daemon, talk to its socket, or use another --root",
+                    root.display(),
+                    if pid.trim().is_empty() { "(unknown)" } else { pid.trim() }
+                )));
+            }
+            Err((_, error)) => return Err(Error::internal(format!("lock {}: {error}", path.display()))),
+        }
+        #[expect(clippy::disallowed_methods, reason = "flock(2) knows no waiting with an end")]
+        std::thread::sleep(Duration::from_millis(10));
+    };
     let writing = || format!("write our process number into {}", path.display());
     file.set_len(0).context(writing)?;
     file.rewind().context(writing)?;

@@ -4,6 +4,25 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use super::*;
 
 #[test]
+fn who_comes_while_another_is_ending_waits_for_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("root");
+    let first = Root::open(&path).unwrap();
+    let second = std::thread::scope(|scope| {
+        let second = scope.spawn(|| Root::open(&path));
+        let open = || {
+            let links = fs::read_dir("/proc/self/fd").unwrap();
+            links.flatten().filter(|it| fs::read_link(it.path()).is_ok_and(|to| to == path.join("lock"))).count()
+        };
+        // It tries the lock at once, and tries on.
+        while open() < 2 {}
+        drop(first);
+        second.join().unwrap()
+    });
+    second.unwrap();
+}
+
+#[test]
 fn a_second_daemon_is_refused_by_the_number_of_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let first = Root::open(dir.path()).unwrap();

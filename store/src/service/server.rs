@@ -106,14 +106,15 @@ pub async fn serve(listener: UnixListener, shared: &Shared, until: impl Future<O
         tokio::select! {
             biased;
             () = &mut until => break,
-            () = idle => {
-                tracing::info!("no client for a while: the daemon ends");
-                break;
-            }
+            // Before the end for want of clients, so that none waits in vain.
             peer = accept(&listener, us) => {
                 if let Some(peer) = peer {
                     connections.spawn(connection(peer, shared.clone(), stopping.clone()));
                 }
+            }
+            () = idle => {
+                tracing::info!("no client for a while: the daemon ends");
+                break;
             }
             Some(_) = connections.join_next() => alone_since = Instant::now(),
         }

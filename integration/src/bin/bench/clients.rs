@@ -19,7 +19,7 @@ pub(crate) const CONTENDERS: [&str; 3] = ["tare", "docker", "podman"];
 /// Containers that run while they are listed.
 const RUNNING: usize = 200;
 /// How long everything is left alone before its memory is looked at: daemons collect their garbage.
-const IDLE: Duration = Duration::from_secs(8);
+const IDLE: Duration = Duration::from_secs(40);
 
 /// The commands; what a container needs to be told apart from this machine's own.
 const PROLOGUE: &str = r#"
