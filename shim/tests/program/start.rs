@@ -249,6 +249,10 @@ fn a_shim_may_be_told_where_to_serve() {
     let mut serves = std::os::unix::process::CommandExt::process_group(&mut serving(), 0).spawn().unwrap();
     let server = bundle.server();
     assert_eq!(server.pid, serves.id());
+    // It is there before it serves.
+    while std::os::unix::net::UnixStream::connect(&path).is_err() {
+        assert_eq!(serves.try_wait().unwrap(), None, "it ended");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = ttrpc::r#async::Client::connect(&format!("unix://{}", path.display())).await.unwrap();
