@@ -103,43 +103,68 @@ pub(crate) fn background(client: &Client, command: &str, id: &str) -> Result<()>
 /// # Errors
 /// It cannot be started; the record says so, too.
 pub async fn revive(client: &Client, id: &str) -> Result<()> {
+    loop {
+        let Some(file) = take_turn(client, id)? else { return Ok(()) };
+        if is_due(client, id).await? {
+            let lock = match records::lock(client, id) {
+                Err(error) if error.kind == Kind::NotFound => return Ok(()),
+                lock => lock?,
+            };
+            let mut record = lock.load()?;
+            // The container may end before this process does, and whoever sees that must find that nobody waits to start it. Until
+            // it runs, the lock on the record keeps the others off.
+            drop(file);
+            if record.state.status != Status::Restarting {
+                return Ok(());
+            }
+            record.state.restart_count += 1;
+            // As docker: one that cannot be started is not tried again.
+            return start::begin(client, lock, record, None).await?.go(client).await.map(drop);
+        }
+        drop(file);
+        // Whoever looked meanwhile believes that somebody waits.
+        if !records::load(client, id).is_ok_and(|it| it.state.status == Status::Restarting) {
+            return Ok(());
+        }
+    }
+}
+
+/// The lock of who waits to start the container again; None if somebody has it.
+fn take_turn(client: &Client, id: &str) -> Result<Option<File>> {
     let path = client.paths.container(id).join("revive.lock");
     let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
-    let file = opened.context(|| format!("open {}", path.display()))?;
-    match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
-        Err(Errno::EAGAIN | Errno::EACCES) => return Ok(()),
-        locked => locked.context(|| format!("lock {}", path.display()))?,
+    let file = match opened {
+        // The container is gone.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.context(|| format!("open {}", path.display()))?,
     };
+    match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
+        locked => locked.map(|_| Some(file)).context(|| format!("lock {}", path.display())),
+    }
+}
+
+/// Waits until it is time, or it is not to be started again any more.
+async fn is_due(client: &Client, id: &str) -> Result<bool> {
     let mut changes = Watch::new(&client.paths.container(id))?;
     loop {
         let record = match records::load(client, id) {
-            Err(error) if error.kind == Kind::NotFound => return Ok(()),
+            Err(error) if error.kind == Kind::NotFound => return Ok(false),
             record => record?,
         };
         if record.state.status != Status::Restarting {
-            return Ok(());
+            return Ok(false);
         }
         let waited = record.state.finished_at.ago();
         let left = Duration::from_millis(record.state.restart_delay).saturating_sub(waited);
         if left.is_zero() {
-            break;
+            return Ok(true);
         }
         tokio::select! {
             () = tokio::time::sleep(left) => {}
             changed = changes.changed() => changed?,
         }
     }
-    let lock = match records::lock(client, id) {
-        Err(error) if error.kind == Kind::NotFound => return Ok(()),
-        lock => lock?,
-    };
-    let mut record = lock.load()?;
-    if record.state.status != Status::Restarting {
-        return Ok(());
-    }
-    record.state.restart_count += 1;
-    // As docker: one that cannot be started is not tried again.
-    start::begin(client, lock, record, None).await?.go(client).await.map(drop)
 }
 
 /// Reads a policy as docker writes it: `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`.

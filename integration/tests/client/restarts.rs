@@ -24,6 +24,21 @@ fn a_failure_is_tried_again_so_often() {
     assert!(world.refused(&["run", "--rm", "--restart", "always", BUSYBOX]).contains("--rm"));
 }
 
+/// One may end before whoever started it again has: somebody waits to start it all the same.
+#[test]
+fn what_fails_at_once_is_tried_again_all_the_same() {
+    let world = World::new();
+    let names: Vec<String> = (0..8).map(|number| format!("fails-{number}")).collect();
+    for name in &names {
+        world.ok(&["run", "-d", "--name", name, "--network", "none", "--restart", "on-failure:3", BUSYBOX, "false"]);
+    }
+    for name in &names {
+        assert_eq!(world.ok(&["wait", name]), "1");
+        assert_eq!(world.field(name, ".RestartCount"), "3");
+    }
+    world.assert_idle();
+}
+
 #[test]
 fn always_is_until_the_user_says_otherwise() {
     let world = World::new();
