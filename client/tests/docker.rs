@@ -263,6 +263,8 @@ fn comparable(mut spec: Value) -> Value {
         }
     }
     sort(&mut process["rlimits"]);
+    // dockerd puts together what image and call say in an order that changes.
+    sort(&mut process["env"]);
     for mount in spec["mounts"].as_array_mut().unwrap() {
         let file = Path::new(mount["source"].as_str().unwrap()).file_name().map(PathBuf::from);
         if mount["destination"].as_str().unwrap().starts_with("/etc/") {
