@@ -229,6 +229,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
         let barrier = Barrier::new(8);
+        let mut won = 0;
         // One round proves little: they have to meet between two system calls.
         for _ in 0..200 {
             let claims: Vec<Result<Claim>> = std::thread::scope(|scope| {
@@ -240,9 +241,13 @@ mod tests {
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
             let claims: Vec<Claim> = claims.into_iter().map(Result::unwrap).collect();
-            assert_eq!(claims.iter().filter(|claim| matches!(claim, Claim::Ours(_))).count(), 1);
-            // They are dropped here, so the next round finds a dead one.
+            let ours = claims.iter().filter(|claim| matches!(claim, Claim::Ours(_))).count();
+            assert!(ours <= 1, "{ours} have it");
+            won += ours;
+            // They are dropped here, so the next round finds a dead one; but for what another test has just forked, which has it until
+            // its execve.
         }
+        assert!(won >= 150, "{won} of 200 times somebody got it");
     }
 
     #[test]
