@@ -224,9 +224,7 @@ impl World {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let left: Vec<&str> = mounts.lines().filter(|line| line.contains(&self.tag)).collect();
         assert!(left.is_empty(), "mounts left: {left:#?}");
-        // The kernel removes them some time after the namespace that they lead to.
-        let veths = || self.in_network(&["ip", "-o", "link", "show", "type", "veth"]);
-        wait::until("no veth is left", || veths().is_empty());
+        self.until_no_veth();
         let mut leased = files(&self.run.join("network/addresses"));
         // host-local's own, which stay.
         leased.retain(|it| !it.ends_with("lock") && !it.to_string_lossy().contains("last_reserved_ip"));
@@ -246,6 +244,11 @@ impl World {
         let snapshots = self.ran(self.store(&["-n", "tarectl", "snapshot", "ls"]), 0).stdout;
         let active: Vec<&str> = snapshots.lines().filter(|line| line.contains("active")).collect();
         assert!(active.is_empty(), "snapshots left: {active:?}");
+    }
+
+    /// Waits until the kernel has removed the host's ends of what led to containers, some time after their namespaces.
+    pub(crate) fn until_no_veth(&self) {
+        wait::until("no veth is left", || self.in_network(&["ip", "-o", "link", "show", "type", "veth"]).is_empty());
     }
 
     /// The world's network namespace.

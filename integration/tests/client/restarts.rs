@@ -105,11 +105,7 @@ fn a_boot_brings_back_what_should_run() {
         nix::mount::umount(&world.run.join("netns").join(&id)).unwrap();
     }
     world.kill_store();
-    world.in_network(&[
-        "sh",
-        "-c",
-        "for l in $(ip -o link show type veth | sed 's/^[0-9]*: *\\([^@:]*\\).*/\\1/'); do ip link del $l; done",
-    ]);
+    world.until_no_veth();
     fs::remove_dir_all(&world.run).unwrap();
     world.sweep_cgroups();
     // Before `boot`, commands tell what is so, and start nothing.
