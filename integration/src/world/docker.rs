@@ -1,6 +1,23 @@
 //! What docker is shown to do, whichever runtime or shim its daemon runs.
 
-use super::{Row, row};
+use super::{Row, Server, World, row};
+
+/// Starts a daemon that keeps everything inside the world, and its cgroups below the world's.
+pub fn start(world: &World, flags: &[&str]) -> Server {
+    let parent = format!("--cgroup-parent={}", world.cgroup_parent());
+    let mut arguments = vec![
+        "dockerd",
+        "--data-root=/run/world/docker",
+        "--exec-root=/run/world/docker.exec",
+        "--host=unix:///run/world/docker.sock",
+        "--pidfile=/run/world/docker.pid",
+        "--group=root",
+        "--storage-driver=overlay2",
+        &parent,
+    ];
+    arguments.extend(flags);
+    Server::start(world, &arguments, "API listen on")
+}
 
 /// `$R` chooses the runtime where it is not the daemon's default.
 pub const PROLOGUE: &str = r#"

@@ -290,24 +290,28 @@ fn completions_and_manual_pages_come_from_the_definition() {
         assert!(output.status.success(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef tare"), ("fish", "complete -c tare")] {
-        let script = call(&["completion", shell]);
-        assert!(script.contains(mark) && script.contains("checkpoint"), "{shell}");
+    let programs = [("tare", "checkpoint"), ("tare-store", "snapshot"), ("tarectl", "network")];
+    for (program, command) in programs {
+        for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef"), ("fish", "complete -c")] {
+            let script = call(&[program, "completion", shell]);
+            assert!(script.contains(&format!("{mark} ")) && script.contains(command), "{program} {shell}");
+        }
     }
     let script = rt.fresh_path("tare.bash");
-    fs::write(&script, call(&["completion", "bash"])).unwrap();
+    fs::write(&script, call(&["tare", "completion", "bash"])).unwrap();
     match Command::new("bash").args(["-n", script.to_str().unwrap()]).output() {
         Ok(output) => assert!(output.status.success(), "{output:?}"),
         Err(error) => integration::report_skip(&format!("bash reads its completions: bash cannot be run: {error}")),
     }
     let dir = rt.fresh_path("man");
-    call(&["man", dir.to_str().unwrap()]);
+    for (program, _) in programs {
+        call(&[program, "man", dir.to_str().unwrap()]);
+    }
     let pages: BTreeSet<_> =
         fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(
-        pages.contains("tare.8") && pages.contains("tare-create.8") && pages.contains("tare-update.8"),
-        "{pages:?}"
-    );
+    for page in ["tare.8", "tare-create.8", "tare-store-snapshot-prepare.8", "tarectl.8", "tarectl-network-create.8"] {
+        assert!(pages.contains(page), "{page} is not among {pages:?}");
+    }
 }
 
 #[test]

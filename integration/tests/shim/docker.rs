@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use integration::world::docker::{PROLOGUE, ROWS, SETUP};
-use integration::world::{Row, Server, User, World, row, run_rows, steadily};
+use integration::world::docker::{self, PROLOGUE, ROWS, SETUP};
+use integration::world::{Row, User, World, row, run_rows, steadily};
 use integration::{need, skip};
 
 use super::held::shim_under_test;
@@ -40,35 +40,19 @@ fn prepared() -> World {
 
 fn all() -> (Vec<String>, String) {
     let world = prepared();
-    let server = start(&world);
+    let server = docker::start(&world, &["--live-restore"]);
     let prologue = format!("{CHOICE}\n{PROLOGUE}");
     world.prepare(User::Root, &format!("{prologue}{SETUP}"));
     let before = world.snapshot();
     let mut failures = run_rows(&world, User::Root, &prologue, ROWS);
     failures.extend(run_rows(&world, User::Root, &prologue, BEFORE_ROWS));
     let mut log = server.kill(&world);
-    let server = start(&world);
+    let server = docker::start(&world, &["--live-restore"]);
     failures.extend(run_rows(&world, User::Root, &prologue, AFTER_ROWS));
     world.prepare(User::Root, &format!("{prologue}for id in $(d ps -aq); do d rm -f $id >/dev/null; done"));
     log.push_str(&server.stop(&world));
     failures.extend(world.finish(&before, &["/run/containerd/tare/moby"], |name| name.len() == 64));
     (failures, log)
-}
-
-fn start(world: &World) -> Server {
-    let parent = format!("--cgroup-parent={}", world.cgroup_parent());
-    let arguments = [
-        "dockerd",
-        "--data-root=/run/world/docker",
-        "--exec-root=/run/world/docker.exec",
-        "--host=unix:///run/world/docker.sock",
-        "--pidfile=/run/world/docker.pid",
-        "--group=root",
-        "--storage-driver=overlay2",
-        "--live-restore",
-        &parent,
-    ];
-    Server::start(world, &arguments, "API listen on")
 }
 
 /// What the daemon leaves running when it is killed.

@@ -5,7 +5,7 @@
 
 use integration::need;
 use integration::store::under_test;
-use integration::world::{Row, Server, User, World, row, run_rows, steadily};
+use integration::world::{Row, Server, User, World, docker, row, run_rows, steadily};
 
 const PROLOGUE: &str = r#"
 t() {
@@ -205,19 +205,6 @@ fn images_go_round() {
 fn attempt() -> (Vec<String>, String) {
     let world = World::start();
     world.add_program(&under_test());
-    let parent = format!("--cgroup-parent={}", world.cgroup_parent());
-    let docker = [
-        "dockerd",
-        "--data-root=/run/world/docker",
-        "--exec-root=/run/world/docker.exec",
-        "--host=unix:///run/world/docker.sock",
-        "--pidfile=/run/world/docker.pid",
-        "--group=root",
-        "--storage-driver=overlay2",
-        "--bridge=none",
-        "--iptables=false",
-        &parent,
-    ];
     let containerd = [
         "containerd",
         "--root=/run/world/containerd",
@@ -236,7 +223,7 @@ fn attempt() -> (Vec<String>, String) {
         "--docker-config=",
     ];
     let servers = [
-        Server::start(&world, &docker, "API listen on"),
+        docker::start(&world, &["--bridge=none", "--iptables=false"]),
         Server::start(&world, &containerd, "containerd successfully booted"),
         Server::start(&world, &["docker-registry", "serve", "/run/world/registry.yml"], "listening on"),
         Server::start(&world, &store, "serving"),

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use integration::world::{Server, User, World, has};
+use integration::world::{Server, User, World, docker, has};
 
 use crate::measure::Samples;
 use crate::table::Table;
@@ -116,18 +116,7 @@ impl Machine {
         }
         // Who looks for "runc" is to find the real one.
         world.prepare(User::Root, "rm bin/runc");
-        let parent = format!("--cgroup-parent={}", world.cgroup_parent());
-        let arguments = [
-            "dockerd",
-            "--data-root=/run/world/docker",
-            "--exec-root=/run/world/docker.exec",
-            "--host=unix:///run/world/docker.sock",
-            "--pidfile=/run/world/docker.pid",
-            "--group=root",
-            "--storage-driver=overlay2",
-            &parent,
-        ];
-        let docker = (has("dockerd") && has("docker")).then(|| Server::start(&world, &arguments, "API listen on"));
+        let docker = (has("dockerd") && has("docker")).then(|| docker::start(&world, &[]));
         let machine = Self { world, docker };
         let images = machine.sides().map(|side| match side.name {
             // The store takes what docker and podman take.

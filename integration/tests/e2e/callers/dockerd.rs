@@ -1,8 +1,8 @@
 //! dockerd, with the containerd and the shim it starts itself, driven by docker's command line.
 
 use integration::need;
-use integration::world::docker::{BUILDKIT_ROWS, PROLOGUE, REMAPPED_ROWS, ROWS, SETUP};
-use integration::world::{Row, Server, User, World, row, run_rows, steadily};
+use integration::world::docker::{self, BUILDKIT_ROWS, PROLOGUE, REMAPPED_ROWS, ROWS, SETUP};
+use integration::world::{Row, User, World, row, run_rows, steadily};
 
 #[test]
 fn dockerd_with_an_added_runtime() {
@@ -30,19 +30,7 @@ fn dockerd(flags: &[&str], choice: &str, tables: &[&[Row]]) {
 
 fn all(flags: &[&str], choice: &str, tables: &[&[Row]]) -> (Vec<String>, String) {
     let world = World::start();
-    let parent = format!("--cgroup-parent={}", world.cgroup_parent());
-    let mut arguments = vec![
-        "dockerd",
-        "--data-root=/run/world/docker",
-        "--exec-root=/run/world/docker.exec",
-        "--host=unix:///run/world/docker.sock",
-        "--pidfile=/run/world/docker.pid",
-        "--group=root",
-        "--storage-driver=overlay2",
-        &parent,
-    ];
-    arguments.extend(flags);
-    let server = Server::start(&world, &arguments, "API listen on");
+    let server = docker::start(&world, flags);
     let prologue = format!("{choice}\n{PROLOGUE}");
     world.prepare(User::Root, &format!("{prologue}{SETUP}"));
     let before = world.snapshot();
