@@ -69,4 +69,4 @@ pub use container::{Container, Orphan};
 pub use leaks::Leaks;
 pub use output::Output;
 pub use runtime::{Running, Runtime, built, built_for_debugging, in_path, probe_path, under_test};
-pub use skip::{report_skip, report_unsteady};
+pub use skip::report_skip;

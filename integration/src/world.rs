@@ -12,7 +12,7 @@ pub mod docker;
 mod rows;
 mod server;
 
-pub use rows::{Row, row, run_rows, steadily};
+pub use rows::{Row, assert_shown, row, run_rows};
 pub use server::Server;
 
 use std::collections::BTreeSet;

@@ -1,7 +1,5 @@
 //! The tables of what a caller is shown to do.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use super::{User, World};
 
 /// One feature of a caller.
@@ -62,33 +60,11 @@ macro_rules! need {
     };
 }
 
-/// Tries a caller, and fails the test if anything goes wrong in two tries, with all that went wrong in the last.
-///
-/// The callers are large programs with races of their own, and a slow machine finds them. A try that fails is therefore made again,
-/// in a world of its own; what went wrong only once is said to be unsteady, with all of it, and counted by `integration/test`: it does not pass silently.
-/// An attempt returns what went wrong and the end of its server's log.
+/// Fails the test if anything went wrong with a caller, with all that did and the end of its server's log.
 ///
 /// # Panics
-/// If the second try fails too.
-pub fn steadily(caller: &str, attempt: impl Fn() -> (Vec<String>, String)) {
-    let Err(first) = outcome(caller, &attempt) else {
-        return;
-    };
-    println!("a first try failed, another one follows:\n{first}");
-    if let Err(second) = outcome(caller, &attempt) {
-        panic!("{second}");
-    }
-    crate::report_unsteady(&first);
-}
-
-fn outcome(caller: &str, attempt: &impl Fn() -> (Vec<String>, String)) -> Result<(), String> {
-    // What has to work before the rows can be tried says by a panic that it does not.
-    let (failures, log) = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|panic| {
-        let words = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "its preparation panicked".to_owned());
-        (vec![words], String::new())
-    });
-    if failures.is_empty() {
-        return Ok(());
-    }
-    Err(format!("{} of {caller}'s checks failed:\n{}\n{log}", failures.len(), failures.join("\n")))
+/// If there are failures.
+#[track_caller]
+pub fn assert_shown(caller: &str, (failures, log): (Vec<String>, String)) {
+    assert!(failures.is_empty(), "{} of {caller}'s checks failed:\n{}\n{log}", failures.len(), failures.join("\n"));
 }

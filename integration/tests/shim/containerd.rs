@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use integration::world::ctr::{CHECKPOINT_ROWS, PROLOGUE, ROWS, SETUP};
-use integration::world::{Row, Server, User, World, row, run_rows, steadily};
+use integration::world::{Row, Server, User, World, assert_shown, row, run_rows};
 use integration::{need, report_skip, skip};
 
 use super::held::shim_under_test;
@@ -37,7 +37,7 @@ fn another_containerd() {
 }
 
 fn containerd(programs: &[PathBuf]) {
-    steadily("the shim under containerd", || all(programs));
+    assert_shown("the shim under containerd", all(programs));
 }
 
 fn all(programs: &[PathBuf]) -> (Vec<String>, String) {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use integration::cri_client::Cri;
 use integration::shim_client::block_on;
-use integration::world::{Server, User, World, steadily};
+use integration::world::{Server, User, World, assert_shown};
 use integration::{need, skip, wait};
 use tare_proto::cri::*;
 
@@ -67,7 +67,7 @@ fn cri_of_another_containerd() {
 }
 
 fn cri(programs: &[PathBuf]) {
-    steadily("the shim under the CRI", || all(programs));
+    assert_shown("the shim under the CRI", all(programs));
 }
 
 fn all(programs: &[PathBuf]) -> (Vec<String>, String) {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use integration::world::docker::{self, PROLOGUE, ROWS, SETUP};
-use integration::world::{Row, User, World, row, run_rows, steadily};
+use integration::world::{Row, User, World, assert_shown, row, run_rows};
 use integration::{need, skip};
 
 use super::held::shim_under_test;
@@ -24,7 +24,7 @@ fn docker() {
         Err(_) => skip!("dockerd is not installed"),
     }
     drop(world);
-    steadily("the shim under dockerd", all);
+    assert_shown("the shim under dockerd", all());
 }
 
 /// A world with the shim and, where there is one, the other dockerd.

@@ -5,7 +5,7 @@
 
 use integration::need;
 use integration::store::under_test;
-use integration::world::{Row, Server, User, World, docker, row, run_rows, steadily};
+use integration::world::{Row, Server, User, World, assert_shown, docker, row, run_rows};
 
 const PROLOGUE: &str = r#"
 t() {
@@ -199,7 +199,7 @@ fn images_go_round() {
         "umoci",
         "docker-registry"
     );
-    steadily("the store among others", attempt);
+    assert_shown("the store among others", attempt());
 }
 
 fn attempt() -> (Vec<String>, String) {

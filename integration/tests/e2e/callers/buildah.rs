@@ -1,7 +1,7 @@
 //! buildah as root: containers that are worked on step by step, and a build file.
 
 use integration::need;
-use integration::world::{Row, User, World, row, run_rows, steadily};
+use integration::world::{Row, User, World, assert_shown, row, run_rows};
 
 const PROLOGUE: &str = r#"
 b() {
@@ -16,7 +16,7 @@ limits="--cgroup-parent $CG/build --ulimit nofile=1024:1024 --ulimit nproc=4096:
 #[test]
 fn buildah() {
     need!("buildah");
-    steadily("buildah", all);
+    assert_shown("buildah", all());
 }
 
 fn all() -> (Vec<String>, String) {

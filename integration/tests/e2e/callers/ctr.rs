@@ -1,13 +1,13 @@
 //! containerd, with its own shim between it and the runtime, driven by ctr.
 
 use integration::world::ctr::{CHECKPOINT_PATH_ROWS, CHECKPOINT_ROWS, PROLOGUE, ROWS, SETUP};
-use integration::world::{Server, User, World, run_rows, steadily};
+use integration::world::{Server, User, World, assert_shown, run_rows};
 use integration::{need, report_skip};
 
 #[test]
 fn ctr() {
     need!("containerd", "ctr", "umoci");
-    steadily("ctr", all);
+    assert_shown("ctr", all());
 }
 
 fn all() -> (Vec<String>, String) {

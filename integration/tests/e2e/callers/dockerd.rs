@@ -2,7 +2,7 @@
 
 use integration::need;
 use integration::world::docker::{self, BUILDKIT_ROWS, PROLOGUE, REMAPPED_ROWS, ROWS, SETUP};
-use integration::world::{Row, User, World, row, run_rows, steadily};
+use integration::world::{Row, User, World, assert_shown, row, run_rows};
 
 #[test]
 fn dockerd_with_an_added_runtime() {
@@ -25,7 +25,7 @@ fn dockerd_with_user_namespaces() {
 
 fn dockerd(flags: &[&str], choice: &str, tables: &[&[Row]]) {
     need!("dockerd", "docker", "containerd", "iptables");
-    steadily("dockerd", || all(flags, choice, tables));
+    assert_shown("dockerd", all(flags, choice, tables));
 }
 
 fn all(flags: &[&str], choice: &str, tables: &[&[Row]]) -> (Vec<String>, String) {

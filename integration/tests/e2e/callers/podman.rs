@@ -1,6 +1,6 @@
 //! podman as root, with a storage, a configuration and a network of its own; conmon between it and the runtime.
 
-use integration::world::{Row, User, World, row, run_rows, steadily};
+use integration::world::{Row, User, World, assert_shown, row, run_rows};
 use integration::{need, report_skip};
 
 /// `p` is podman, `new` the flags of every new container. This host lets nobody raise a hard limit, hence the ulimits.
@@ -32,7 +32,7 @@ heard() {
 #[test]
 fn podman() {
     need!("podman", "conmon");
-    steadily("podman", all);
+    assert_shown("podman", all());
 }
 
 fn all() -> (Vec<String>, String) {

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use integration::world::{Row, User, World, row, run_rows, steadily};
+use integration::world::{Row, User, World, assert_shown, row, run_rows};
 use integration::{need, report_skip, sys, wait};
 
 const SETUP: &str = r#"
@@ -36,7 +36,7 @@ const STATES: &[&str] = &["/run/user/2001/tare", "/run/user/2001/runc"];
 #[test]
 fn rootless_tare() {
     need!("newuidmap", "useradd");
-    steadily("rootless tare", all_of_tare);
+    assert_shown("rootless tare", all_of_tare());
 }
 
 fn all_of_tare() -> (Vec<String>, String) {
@@ -56,7 +56,7 @@ fn all_of_tare() -> (Vec<String>, String) {
 #[test]
 fn rootless_podman() {
     need!("newuidmap", "useradd", "podman", "conmon");
-    steadily("rootless podman", all_of_podman);
+    assert_shown("rootless podman", all_of_podman());
 }
 
 fn all_of_podman() -> (Vec<String>, String) {
@@ -75,7 +75,7 @@ fn all_of_podman() -> (Vec<String>, String) {
 #[test]
 fn rootless_seccomp_agent() {
     need!("newuidmap", "useradd");
-    steadily("rootless tare with a seccomp agent", all_of_the_agent);
+    assert_shown("rootless tare with a seccomp agent", all_of_the_agent());
 }
 
 fn all_of_the_agent() -> (Vec<String>, String) {
