@@ -35,21 +35,20 @@ pub fn signal_init(state: &State, signal: i32) -> Result<()> {
         }
         return Err(not_running(&state.id));
     };
-    if signal == libc::SIGKILL && !state.own_pid_namespace {
-        Cgroup::open(&state.cgroup)?.kill_all()?;
-    }
+    // Before the others: it may be gone, and the whole container with it, when the first of them has been killed.
     match pidfd_send_signal(&pidfd, signal) {
         Err(Errno::ESRCH) => return Err(not_running(&state.id)),
         sent => sent.on(&format!("send signal {signal} to"), format!("container {:?}", state.id))?,
     }
-    if signal == libc::SIGKILL {
-        // A frozen process does not die of it on version 1.
-        let cgroup = Cgroup::open(&state.cgroup)?;
-        if cgroup.is_frozen()? {
-            return cgroup.thaw();
-        }
+    if signal != libc::SIGKILL {
+        return Ok(());
     }
-    Ok(())
+    let cgroup = Cgroup::open(&state.cgroup)?;
+    if !state.own_pid_namespace {
+        cgroup.kill_all()?;
+    }
+    // A frozen process does not die of it on version 1.
+    if cgroup.is_frozen()? { cgroup.thaw() } else { Ok(()) }
 }
 
 /// The error for a container whose init is gone; callers match its words.

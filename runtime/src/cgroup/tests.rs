@@ -16,6 +16,7 @@ use crate::plan::cgroup::{Manager, devices::Access, lower};
 use crate::testing::skip;
 
 mod fakes;
+mod killed;
 mod told;
 mod version2;
 
