@@ -107,7 +107,7 @@ fn code(status: ExitStatus) -> ExitCode {
 }
 
 fn kill_self(signal: &str) -> ExitCode {
-    // Through a shell, so that no unsafe call is needed here.
+    // By a shell: the standard library sends no signals.
     let error = Command::new("sh").arg("-c").arg(format!("kill -{signal} $$")).exec();
     panic!("start a shell: {error}")
 }

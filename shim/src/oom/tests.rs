@@ -89,7 +89,7 @@ fn who_waits_learns_that_the_cgroup_is_gone() {
 #[test]
 fn a_version_2_cgroup_that_empties_wakes_the_watch() {
     let Some(own) = OwnCgroup::make_unified() else { return };
-    let Cgroup::V2(directory) = own.cgroup() else { unreachable!() };
+    let Cgroup::V2(directory) = own.cgroup() else { panic!("the unified hierarchy's cgroup is of version 1") };
     block_on(async {
         let child = own.child();
         let open = |name: &str| watch(File::open(directory.join(name)).unwrap().into(), Interest::PRIORITY);

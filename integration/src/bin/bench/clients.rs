@@ -83,6 +83,7 @@ pub(crate) fn idle(rounds: usize, table: &mut Table) {
         let made = machine.timed(&format!("{0} run -d $(flags_of {0}) box sleep 100000 >/dev/null", side.name));
         assert!(made.is_some(), "{} cannot run a container", side.name);
     }
+    // The idleness is what is measured: nothing tells of its end, but the time.
     std::thread::sleep(IDLE);
     let all = machine.memory();
     for side in machine.sides() {

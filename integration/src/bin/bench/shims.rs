@@ -272,7 +272,7 @@ async fn measure_memory(sides: &[Option<Side<'_>>], table: &mut Table) {
         for _ in 0..SHIMS {
             all.push(side.idle().await);
         }
-        // The daemon's side of the events runs on this thread, so it is the loop that waits.
+        // The idleness is what is measured. The daemon's side of the events runs on this thread, so it is the loop that waits.
         tokio::time::sleep(IDLE).await;
         let idle: Vec<Memory> = all.iter().map(|running| Memory::of(running.pid)).collect();
         rows[0][index].extend(idle.iter().map(|it| it.private));
@@ -283,6 +283,7 @@ async fn measure_memory(sides: &[Option<Side<'_>>], table: &mut Table) {
         for number in 0..EXECS {
             side.exec(&all[0], &format!("e{number}")).await;
         }
+        // As idle as it was before them.
         tokio::time::sleep(IDLE).await;
         rows[3][index].push(Memory::of(all[0].pid).private - idle[0].private);
         for running in all {
