@@ -4,7 +4,7 @@
 //! a second stack, to tell an overflow from other faults of memory. That costs as much as reading the configuration.
 #![no_main]
 
-use std::ffi::{OsString, c_char, c_int};
+use std::ffi::OsString;
 use std::io::Write;
 
 use tare::cli::{self, Asked, Command, Global};
@@ -15,18 +15,12 @@ use tare::{
     state_cmd, update,
 };
 
+/// `main` itself. It is of this program and not of the library: whose tests have a `main` of their own.
+#[path = "sys/entry.rs"]
+mod entry;
+
 /// The status of an exec that could not be done, as callers of runc know it; everything else that fails is 1.
 const EXEC_FAILED: u8 = 255;
-
-/// What the C library calls.
-#[allow(unsafe_code)]
-// SAFETY: the C library calls the one symbol of this name, and with these arguments (C11, 5.1.2.2.1).
-#[unsafe(no_mangle)]
-extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
-    // SAFETY: this is the beginning of the program, and these are the arguments of `main`.
-    let words = unsafe { tare::sys::begin(count, words) };
-    c_int::from(program(words))
-}
 
 /// The whole program, from its arguments to its exit status.
 fn program(words: Vec<OsString>) -> u8 {

@@ -1,4 +1,5 @@
-//! System calls that nix does not wrap: the only unsafe code of the runtime, but for the symbol `main` itself.
+//! System calls that nix does not wrap: the only unsafe code of the runtime. (`entry.rs` is a module of the program, not of
+//! the library.)
 //!
 //! One file a subject. Borrowed fds go in, owned fds come out, close-on-exec is always set here, and an error is the bare
 //! `Errno`: the caller says what it was about.
