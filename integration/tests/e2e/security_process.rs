@@ -125,16 +125,16 @@ fn cve_2026_55686_a_working_directory_by_a_link_of_the_image() {
     let rt = Runtime::from_env();
     let outside = rt.fresh_path("outside");
     // The image's link dangles to where a path of the host would be made, and owned.
-    let bundle = rt.bundle(&["/bin/pwd"]).set("/process/cwd", json!("/work/dir")).set("/root/readonly", json!(false));
-    symlink(&outside, bundle.rootfs().join("work")).unwrap();
+    let bundle = rt.bundle(&["/bin/pwd"]).set("/process/cwd", json!("/app/dir")).set("/root/readonly", json!(false));
+    symlink(&outside, bundle.rootfs().join("app")).unwrap();
     rt.run(&bundle).fails();
     assert!(!outside.exists());
     // Where the link stays inside, what is made is made inside.
     let bundle =
-        rt.bundle(&["/bin/pwd", "-P"]).set("/process/cwd", json!("/work/dir")).set("/root/readonly", json!(false));
+        rt.bundle(&["/bin/pwd", "-P"]).set("/process/cwd", json!("/app/dir")).set("/root/readonly", json!(false));
     let host = rt.fresh_path("host");
     fs::create_dir_all(bundle.rootfs().join(host.strip_prefix("/").unwrap())).unwrap();
-    symlink(&host, bundle.rootfs().join("work")).unwrap();
+    symlink(&host, bundle.rootfs().join("app")).unwrap();
     assert_eq!(rt.run(&bundle).ok().stdout, format!("{}/dir\n", host.display()));
     assert!(!host.exists());
 }
