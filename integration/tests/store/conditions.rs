@@ -1,6 +1,7 @@
 //! Hosts that are not as they should be, and callers that come all at once.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -64,6 +65,33 @@ fn a_full_disk_is_said_and_loses_nothing() {
     store.run(&["gc"]);
     disk.remount(MsFlags::empty(), Some("size=64m"));
     store.run(&["pull", &big]);
+    store.is_sound().unwrap();
+}
+
+/// A container's files can fill the disk on which their own snapshot is recorded, to the last byte, and for as many calls as anybody makes.
+#[test]
+fn on_a_full_disk_everything_is_read_and_removed() {
+    let registry = Registry::start();
+    let small = small_image(&registry);
+    let disk = Small::of_megabytes(12);
+    let mut store = Store::at(&disk.path().join("root"));
+    store.start();
+    store.run(&["pull", &small]);
+    let chain = store.json(&["inspect", &small])["chainId"].as_str().unwrap().to_owned();
+    let upper = integration::store::upper(&store.json(&["snapshot", "prepare", "work", &chain]));
+    let mut file = File::create(upper.join("data")).unwrap();
+    while file.write(&[b'x'; 1000]).is_ok() {}
+    drop(file);
+    // Each one writes a little, as it holds what it reads.
+    for _ in 0..200 {
+        store.run(&["inspect", &small]);
+    }
+    store.kill();
+    store.start();
+    store.run(&["inspect", &small]);
+    store.run(&["snapshot", "rm", "work"]);
+    assert!(!upper.exists());
+    store.run(&["snapshot", "prepare", "work", &chain]);
     store.is_sound().unwrap();
 }
 

@@ -74,25 +74,45 @@ impl Metadata {
         body(&transaction)
     }
 
-    /// Changes, all or nothing: an ordinary transaction.
-    pub(crate) fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        run(&mut lock(&self.inner.connection), body)
+    /// Changes, all or nothing: an ordinary transaction. `body` runs a second time if there was no room at first.
+    pub(crate) fn write<T>(&self, body: impl Fn(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        self.change(&mut lock(&self.inner.connection), body)
     }
 
     /// Changes, all or nothing, and on the disk when it returns: a durable transaction.
-    pub(crate) fn durable<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn durable<T>(&self, body: impl Fn(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let mut connection = lock(&self.inner.connection);
         synchronous(&connection, "FULL")?;
-        let result = run(&mut connection, body);
+        let result = self.change(&mut connection, body);
         synchronous(&connection, "NORMAL")?;
         result
+    }
+
+    /// On a full disk the log cannot grow; but once its pages are in the database it begins anew, in the room that it has. So calls that
+    /// change next to nothing, and each one that holds what it reads does, go on.
+    fn change<T>(&self, connection: &mut Connection, body: impl Fn(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        match run(connection, &body) {
+            Err(error) if error.kind == Kind::ResourceExhausted => {
+                self.inner.reserve.lend(|| checkpoint(connection)).map_or(Err(error), |()| run(connection, body))
+            }
+            done => done,
+        }
     }
 
     /// Frees something: a durable transaction that a full disk does not stop. Even to delete a row the log must grow; so a small file is kept
     /// that can go for it, and comes back once there is room.
     pub(crate) fn freeing<T>(&self, body: impl Fn(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        match self.durable(&body) {
-            Err(error) if error.kind == Kind::ResourceExhausted && self.inner.reserve.give_up() => self.durable(&body),
+        self.with_reserve(|| self.durable(&body))
+    }
+
+    /// The same in an ordinary transaction.
+    pub(crate) fn freeing_lazily<T>(&self, body: impl Fn(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        self.with_reserve(|| self.write(&body))
+    }
+
+    fn with_reserve<T>(&self, change: impl Fn() -> Result<T>) -> Result<T> {
+        match change() {
+            Err(error) if error.kind == Kind::ResourceExhausted && self.inner.reserve.give_up() => change(),
             done => {
                 self.inner.reserve.take();
                 done
@@ -117,6 +137,11 @@ impl Metadata {
     pub(crate) fn is_running(&self, namespace: &Namespace, lease: &str) -> bool {
         lock(&self.inner.running).contains(&(namespace.clone(), lease.to_owned()))
     }
+}
+
+/// Moves what the log holds into the database, and makes the log as short as it can be.
+fn checkpoint(connection: &Connection) -> Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(|it| failed("empty the log", it))
 }
 
 fn run<T>(connection: &mut Connection, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {

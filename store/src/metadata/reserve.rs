@@ -24,6 +24,14 @@ impl Reserve {
         fs::remove_file(&self.0).is_ok()
     }
 
+    /// Gives it up for the time that `use_it` needs a little room, and takes it back if that left some.
+    pub(super) fn lend<T>(&self, use_it: impl FnOnce() -> T) -> T {
+        self.give_up();
+        let used = use_it();
+        self.take();
+        used
+    }
+
     /// Takes it if it is not there. Without room there is none: everything works, but a full disk then is full.
     pub(super) fn take(&self) {
         let mut options = OpenOptions::new();

@@ -76,17 +76,19 @@ impl Snapshots {
         let (row, parents, tree) = if driver == Driver::Native && kind == Kind::Active {
             // A copy takes long: it is made between two transactions, and what was true in the first must be in the second.
             let parents = metadata.read(|transaction| self.check(transaction, driver, request))?;
-            let copied = make(&parents);
-            metadata.write(|transaction| {
+            let unchanged = |transaction: &Transaction<'_>| {
                 let again = self.check(transaction, driver, request)?;
-                if !again.iter().map(|it| it.tree).eq(parents.iter().map(|it| it.tree)) {
-                    return Err(Error::unavailable(format!(
-                        "parent {parent:?} changed while {key:?} was prepared on it"
-                    )));
+                if again.iter().map(|it| it.tree).eq(parents.iter().map(|it| it.tree)) {
+                    return Ok(again);
                 }
-                let tree = copied?;
-                Ok((record(transaction, &tree)?, again, tree))
-            })?
+                Err(Error::unavailable(format!("parent {parent:?} changed while {key:?} was prepared on it")))
+            };
+            let tree = make(&parents).or_else(|error| metadata.read(unchanged).and(Err(error)))?;
+            let (row, again) = metadata.write(|transaction| {
+                let again = unchanged(transaction)?;
+                Ok((record(transaction, &tree)?, again))
+            })?;
+            (row, again, tree)
         } else {
             metadata.write(|transaction| {
                 let parents = self.check(transaction, driver, request)?;
@@ -214,7 +216,7 @@ impl Snapshots {
         };
         // A layer's row must be gone for good before its tree is: one that was only prepared has nothing that a power cut could miss.
         let metadata = &self.inner.metadata;
-        let unnamed = if committed { metadata.freeing(body)? } else { metadata.write(body)? };
+        let unnamed = if committed { metadata.freeing(body)? } else { metadata.freeing_lazily(body)? };
         fault::point("snapshots.remove.row")?;
         unnamed.map_or(Ok(()), |tree| self.inner.trees.remove(tree))
     }
