@@ -64,18 +64,22 @@ target_dir() {
     echo "${CARGO_TARGET_DIR:-$top/target}/$(rustc -vV | sed -n 's/^host: //p')"
 }
 
+# debian_mirror: the mirror that the machine itself uses, where it is a Debian.
+debian_mirror() {
+    mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb  *\(\[[^]]*\] *\)\{0,1\}\([^ ]*debian\) .*/\2/p' \
+        /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1)
+    echo "${mirror:-http://deb.debian.org/debian}"
+}
+
 # suite_begin DIR SUITE: an apt of its own, in DIR, for the packages of another Debian suite. Nothing is installed by it.
 suite_begin() {
     suite_dir=$1
     rm -rf "$suite_dir"
     mkdir -p "$suite_dir/state/lists/partial" "$suite_dir/cache/archives/partial"
     : >"$suite_dir/status"
-    # The same mirror that the machine itself uses, where it is a Debian.
-    mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb  *\(\[[^]]*\] *\)\{0,1\}\([^ ]*debian\) .*/\2/p' \
-        /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1)
     cat >"$suite_dir/suite.sources" <<EOF
 Types: deb
-URIs: ${mirror:-http://deb.debian.org/debian}
+URIs: $(debian_mirror)
 Suites: $2
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
