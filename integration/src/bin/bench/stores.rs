@@ -10,11 +10,11 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use flate2::read::MultiGzDecoder;
 use integration::shim_client::block_on;
-use integration::{in_path, sys};
+use integration::{in_path, sys, wait};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, sysconf};
@@ -31,9 +31,6 @@ const PULL: &str = "pull";
 const SNAPSHOTS: usize = 2_000;
 /// Images of which a list is asked.
 const IMAGES: usize = 10_000;
-
-/// How often to look whether a server listens: that it does is no event for others.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// A place for the roots of stores.
 #[derive(Clone, Copy)]
@@ -387,11 +384,8 @@ fn containerd(root: &Path) -> Option<(Server, PathBuf)> {
 
 /// Waits until somebody listens on this socket.
 fn answers(socket: &Path) {
-    let begin = Instant::now();
-    while std::os::unix::net::UnixStream::connect(socket).is_err() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "nobody listens on {}", socket.display());
-        thread::sleep(LOOK);
-    }
+    let listens = || std::os::unix::net::UnixStream::connect(socket).is_ok();
+    wait::until(&format!("somebody listens on {}", socket.display()), listens);
 }
 
 /// A registry on loopback with the image in it.
@@ -419,11 +413,7 @@ fn source() -> Option<Source> {
         .spawn()
         .expect("start docker-registry");
     let registry = Server(child);
-    let begin = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "the registry does not listen");
-        thread::sleep(LOOK);
-    }
+    wait::until("the registry listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
     let source = Source { registry, port, layout, work };
     let pushed = Command::new("skopeo")
         .args(["copy", "--quiet", "--dest-tls-verify=false"])
