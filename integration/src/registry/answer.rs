@@ -134,6 +134,7 @@ impl Body for Pieces {
         let size = self.piece.min(left).min(self.bytes.len());
         let piece = self.bytes.split_to(size);
         self.sent += size;
+        // The pace of a slow registry is what this plays, and nobody's way to wait for anything.
         if self.millis > 0 {
             self.pause = Some(Box::pin(tokio::time::sleep(std::time::Duration::from_millis(self.millis))));
         }
