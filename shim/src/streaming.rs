@@ -30,6 +30,7 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::{mkfifo, read, write};
 use tare_proto::any::{Packed, pack, unpack};
+use tare_proto::stream::Stream;
 use tare_proto::streaming::StreamInit;
 use tare_proto::streaming_ttrpc::{Streaming, create_streaming};
 use tare_proto::transfer::{Data, WindowUpdate};
@@ -152,7 +153,7 @@ fn streaming_id(uri: &str) -> Result<Option<String>> {
 }
 
 /// Serves one opened stream until its end or its client's.
-async fn serve(shim: Rc<Shim>, mut stream: ServerStream<Any, Any>) -> Result<()> {
+async fn serve(shim: Rc<Shim>, mut stream: Stream<Any, Any>) -> Result<()> {
     let mut first = stream.recv().await.map_err(broken)?;
     // containerd's client opens a stream by a request whose payload is empty, and that arrives as a message.
     if first.as_ref().is_some_and(|any| any.type_url.is_empty() && any.value.is_empty()) {
@@ -194,7 +195,7 @@ fn allowed(any: &Any) -> Result<i64> {
 
 /// Sends what is written, `window` bytes and then as many as the client says.
 async fn send_output(
-    mut stream: ServerStream<Any, Any>,
+    mut stream: Stream<Any, Any>,
     path: &Path,
     mut window: i64,
     gone: impl Future<Output = ()>,
@@ -229,7 +230,7 @@ async fn send_output(
     }
 }
 
-async fn receive_input(mut stream: ServerStream<Any, Any>, path: &Path) -> Result<()> {
+async fn receive_input(mut stream: Stream<Any, Any>, path: &Path) -> Result<()> {
     let fifo = open(path, Interest::WRITABLE)?;
     let mut window: i64 = 0;
     loop {
@@ -263,11 +264,11 @@ fn open(path: &Path, interest: Interest) -> Result<AsyncFd<OwnedFd>> {
     watch(file.into(), interest).context(|| format!("watch {}", path.display()))
 }
 
-async fn send<M: Packed>(stream: &ServerStream<Any, Any>, message: &M) -> Result<()> {
+async fn send<M: Packed>(stream: &Stream<Any, Any>, message: &M) -> Result<()> {
     send_any(stream, pack(message).map_err(broken)?).await
 }
 
-async fn send_any(stream: &ServerStream<Any, Any>, any: Any) -> Result<()> {
+async fn send_any(stream: &Stream<Any, Any>, any: Any) -> Result<()> {
     stream.send(&any).await.map_err(broken)
 }
 
@@ -296,6 +297,7 @@ struct StreamingService {
 #[async_trait]
 impl Streaming for StreamingService {
     async fn stream(&self, _: &TtrpcContext, stream: ServerStream<Any, Any>) -> ttrpc::Result<()> {
+        let stream = stream.into();
         let flow = |shim| -> Flow<()> { Box::pin(serve(shim, stream)) };
         Ok(self.tasks.run(flow).await?)
     }

@@ -41,16 +41,6 @@ fn file(name: &str, bytes: &[u8]) -> Vec<u8> {
 
 /// Imports what is begun so and then goes on with spaces, as long as anybody takes them; what is said of it.
 fn import(store: &Daemon, begin: &[u8], spaces: u64) -> String {
-    loop {
-        let said = import_once(store, begin, spaces);
-        // The ttrpc library forgets a stream before it sends how that ended: data that come in between are answered first.
-        if !said.contains("Stream is no longer active") {
-            return said;
-        }
-    }
-}
-
-fn import_once(store: &Daemon, begin: &[u8], spaces: u64) -> String {
     let mut command = store.command(&["import", "-"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut to = child.stdin.take().unwrap();

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use tare_proto::store::{ExportRequest, ImportOptions, ImportRequest, Progress, Result as Ended};
+use tare_proto::stream::{Incoming, Stream};
 use tokio::sync::{mpsc, watch};
-use ttrpc::asynchronous::{SSReceiver, ServerStream, ServerStreamSender};
+use ttrpc::asynchronous::ServerStreamSender;
 
 use super::progress::{Also, Out, tell};
 use super::session::Call;
@@ -16,8 +17,8 @@ use crate::{export, import, progress};
 const QUEUE: usize = 2;
 
 /// Takes an archive.
-pub(super) async fn import(call: &Call, stream: ServerStream<Progress, ImportRequest>) -> Result<()> {
-    let (out, mut requests) = stream.split();
+pub(super) async fn import(call: &Call, stream: Stream<Progress, ImportRequest>) -> Result<()> {
+    let Stream { out, incoming: mut requests } = stream;
     let Some(first) = next(&mut requests).await? else {
         return Err(Error::invalid("the client ended the import without a word"));
     };
@@ -33,15 +34,10 @@ pub(super) async fn import(call: &Call, stream: ServerStream<Progress, ImportReq
     };
     let work = async {
         let flow = flow(call, options, source, &progress);
-        tokio::pin!(flow);
         let Some(pump) = pump else { return flow.await };
         tokio::select! {
-            result = &mut flow => result,
-            pumped = pump => match pumped {
-                // An end that nobody announced is no end: what came is not taken for the whole.
-                Err(error) => Err(error),
-                Ok(()) => flow.await,
-            }
+            result = flow => result,
+            error = pump => Err(error),
         }
     };
     let ended = |imported: Vec<import::Imported>| {
@@ -68,33 +64,42 @@ async fn flow(
     import::import(call.store(), &call.ns, request, progress).await
 }
 
-/// From the connection to the flow, up to the end that the client says.
+/// From the connection to the flow, up to the end that the client says. Returns only if it is not said.
 async fn pump(
     data: Vec<u8>,
     end: bool,
-    mut requests: SSReceiver<ImportRequest>,
+    mut requests: Incoming<ImportRequest>,
     pieces: mpsc::Sender<Bytes>,
     told: watch::Sender<u64>,
-) -> Result<()> {
+) -> Error {
     let (mut data, mut end) = (data, end);
     loop {
         let length = data.len() as u64;
         // A flow that takes no more has its own reason, and says it.
         if length > 0 && pieces.send(data.into()).await.is_err() {
-            return Ok(());
+            break;
         }
         told.send_modify(|taken| *taken += length);
         if end {
-            return Ok(());
+            break;
         }
-        let request = next(&mut requests).await?.ok_or_else(|| {
-            Error::invalid("the archive is cut off: the client ended the stream and did not say that it was complete")
-        })?;
-        (data, end) = (request.data, request.end);
+        (data, end) = match next(&mut requests).await {
+            Ok(Some(request)) => (request.data, request.end),
+            // An end that nobody announced is no end: what came is not taken for the whole.
+            Ok(None) => {
+                return Error::invalid(
+                    "the archive is cut off: the client ended the stream and did not say that it was complete",
+                );
+            }
+            Err(error) => return error,
+        };
     }
+    drop(pieces);
+    requests.discard().await;
+    std::future::pending().await
 }
 
-async fn next(requests: &mut SSReceiver<ImportRequest>) -> Result<Option<ImportRequest>> {
+async fn next(requests: &mut Incoming<ImportRequest>) -> Result<Option<ImportRequest>> {
     requests.recv().await.map_err(|error| Error::invalid(format!("read the stream of an import: {error}")))
 }
 

@@ -141,6 +141,7 @@ impl content_ttrpc::Content for Session {
         context: &TtrpcContext,
         stream: ServerStream<WriteContentResponse, WriteContentRequest>,
     ) -> ttrpc::Result<()> {
+        let stream = stream.into();
         let call = self.call(context)?;
         self.stream(context, write::write(call, stream)).await
     }

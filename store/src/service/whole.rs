@@ -81,6 +81,7 @@ impl store_ttrpc::Store for Session {
     }
 
     async fn import(&self, context: &TtrpcContext, stream: ServerStream<Progress, ImportRequest>) -> ttrpc::Result<()> {
+        let stream = stream.into();
         let call = self.call(context)?;
         self.stream(context, archive::import(&call, stream)).await
     }

@@ -13,7 +13,7 @@
 //! If the stream breaks, what came stays for the next one with the same reference.
 
 use tare_proto::content::{WriteAction, WriteContentRequest, WriteContentResponse};
-use ttrpc::asynchronous::ServerStream;
+use tare_proto::stream::Stream;
 
 use super::session::{Call, unsent};
 use super::wire;
@@ -23,10 +23,7 @@ use crate::error::{Error, Kind, Result};
 use crate::metadata::Labels;
 
 /// Serves one stream to its end.
-pub(super) async fn write(
-    call: Call,
-    mut stream: ServerStream<WriteContentResponse, WriteContentRequest>,
-) -> Result<()> {
+pub(super) async fn write(call: Call, mut stream: Stream<WriteContentResponse, WriteContentRequest>) -> Result<()> {
     let Some(first) = next(&mut stream).await? else { return Ok(()) };
     let mut writer = call.blocking(move |call| Writer::open(call, &first).map(|it| (it, first))).await?;
     loop {
@@ -39,9 +36,7 @@ pub(super) async fn write(
     }
 }
 
-async fn next(
-    stream: &mut ServerStream<WriteContentResponse, WriteContentRequest>,
-) -> Result<Option<WriteContentRequest>> {
+async fn next(stream: &mut Stream<WriteContentResponse, WriteContentRequest>) -> Result<Option<WriteContentRequest>> {
     stream.recv().await.map_err(|error| Error::invalid(format!("read the stream of a write: {error}")))
 }
 

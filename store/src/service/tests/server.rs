@@ -7,6 +7,7 @@ use tare_proto::{Empty, MessageField, version_ttrpc::VersionClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use ttrpc::Code;
+use ttrpc::asynchronous::transport::Socket;
 
 use super::*;
 
@@ -112,4 +113,68 @@ async fn it_ends_by_itself_when_nobody_is_there() {
     let socket = daemon.socket.clone();
     daemon.served.await.unwrap().unwrap();
     assert!(UnixStream::connect(&socket).await.is_err());
+}
+
+#[tokio::test]
+async fn who_connects_as_it_would_end_is_served() {
+    let idle = Duration::from_secs(3600);
+    let daemon = Daemon::with(|config| config.idle = Some(idle)).await;
+    // It listens, and its time runs.
+    tokio::task::yield_now().await;
+    tokio::time::pause();
+    // Waits in the socket's queue: the daemon has no turn before its time is over too.
+    let early = std::os::unix::net::UnixStream::connect(&daemon.socket).unwrap();
+    early.set_nonblocking(true).unwrap();
+    tokio::time::advance(idle).await;
+    tokio::time::resume();
+    let client = Client::new(Socket::from(UnixStream::from_std(early).unwrap()));
+    VersionClient::new(client).version(plain(), &Empty::new()).await.unwrap();
+    daemon.stop().await;
+}
+
+/// More than the server has read when a handler fails: its word is the first that the client hears all the same.
+const PIPELINED: usize = 300;
+
+#[tokio::test]
+async fn a_write_that_fails_says_why_to_who_goes_on_sending() {
+    let daemon = Daemon::start().await;
+    let service = ContentClient::new(daemon.client().await);
+    let gap = piece(WriteAction::WRITE, 10, b"far");
+    for _ in 0..20 {
+        let (sender, mut receiver) = service.write(plain()).await.unwrap().split();
+        let mut first = gap.clone();
+        first.ref_ = "gap".into();
+        sender.send(&first).await.unwrap();
+        for _ in 0..PIPELINED {
+            sender.send(&gap).await.unwrap();
+        }
+        let (refusal, sentence) = refused(receiver.recv().await);
+        assert_eq!(refusal, Code::OUT_OF_RANGE, "{sentence}");
+        assert!(sentence.contains("only 0 bytes came before"), "{sentence}");
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn an_import_that_fails_says_why_to_who_goes_on_sending() {
+    let daemon = Daemon::start().await;
+    let service = StoreClient::new(daemon.client().await);
+    for _ in 0..20 {
+        let (sender, mut receiver) = service.import(plain()).await.unwrap().split();
+        let mut request = ImportRequest::new();
+        request.options = MessageField::some(ImportOptions::new());
+        request.data = vec![b'x'; 4096];
+        for _ in 0..PIPELINED {
+            sender.send(&request).await.unwrap();
+        }
+        let (refusal, sentence) = loop {
+            match receiver.recv().await {
+                Ok(_) => {}
+                ended => break refused(ended),
+            }
+        };
+        assert_eq!(refusal, Code::DATA_LOSS, "{sentence}");
+        assert!(sentence.contains("archive"), "{sentence}");
+    }
+    daemon.stop().await;
 }
