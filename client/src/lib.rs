@@ -53,7 +53,6 @@ pub mod error;
 pub mod events;
 pub mod exec;
 pub mod export;
-mod gate;
 pub mod health;
 pub mod image;
 pub mod import;

@@ -9,20 +9,18 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
+use tare_proto::gate::Gate;
 use tare_proto::snapshots::{MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest};
 use tare_proto::ttrpc::{
     self,
-    asynchronous::{ClientStreamReceiver, transport::Socket},
+    asynchronous::ClientStreamReceiver,
     context::{self, Context as CallContext},
 };
 use tare_proto::types::Mount;
@@ -30,7 +28,6 @@ use tare_proto::{Message, content_ttrpc, diff_ttrpc, images_ttrpc, leases_ttrpc,
 use tokio::net::{UnixDatagram, UnixStream};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::gate::{Gate, Gated};
 use crate::records;
 
 /// Whose things ours are, at the store and at shims.
@@ -116,16 +113,11 @@ impl Store {
     /// # Errors
     /// The store's sentence, or it went away.
     pub async fn next<M: Message>(&self, stream: &mut ClientStreamReceiver<M>) -> Result<Option<M>> {
-        let received = {
-            let mut receiving = pin!(stream.recv());
-            match poll_fn(|waker| Poll::Ready(receiving.as_mut().poll(waker))).await {
-                Poll::Ready(received) => received,
-                Poll::Pending => {
-                    // All that came is used up.
-                    self.used();
-                    receiving.await
-                }
-            }
+        // Without a connection the stream's is broken, and it says so.
+        let connection = self.connection.borrow().clone();
+        let received = match &connection {
+            Some(Connection(_, gate)) => gate.next(stream).await,
+            None => stream.recv().await,
         };
         received.context(|| self.call("hear the store out"))
     }
@@ -155,8 +147,7 @@ impl Store {
             Err(error) if is_absent(&error) => self.start().await?,
             Err(error) => return Err(error).context(|| format!("connect to the store at {}", self.socket.display())),
         };
-        let gate = Arc::<Gate>::default();
-        let client = ttrpc::asynchronous::Client::new(Socket::new(Gated::new(stream, gate.clone())));
+        let (client, gate) = Gate::client(stream);
         *self.connection.borrow_mut() = Some(Connection(client.clone(), gate));
         Ok(client)
     }

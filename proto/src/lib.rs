@@ -117,6 +117,7 @@ generated! {
 }
 
 pub mod any;
+pub mod gate;
 pub mod stream;
 
 use std::collections::HashMap;

@@ -3,27 +3,18 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context as Waker, Poll};
 
-use futures::FutureExt;
-use futures::task::AtomicWaker;
+use tare_proto::gate::Gate;
 use tare_proto::{
     Message, content_ttrpc, diff_ttrpc, images_ttrpc, leases_ttrpc, namespaces_ttrpc, snapshots_ttrpc, store_ttrpc,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use ttrpc::asynchronous::ClientStreamReceiver;
-use ttrpc::asynchronous::transport::Socket;
 use ttrpc::context::Context;
 
 use crate::error::{Error, Kind, Result};
 use crate::service::session::{LEASE, NAMESPACE};
-
-/// What may have come of a stream and not be used yet. ttrpc itself holds nobody back.
-const AHEAD: usize = 8 << 20;
 
 /// A connection to the daemon, in one namespace.
 #[derive(Clone)]
@@ -44,8 +35,7 @@ macro_rules! services {
 impl Client {
     pub(crate) async fn connect(socket: &Path, namespace: String) -> Result<Self> {
         let stream = UnixStream::connect(socket).await.map_err(|error| absent(socket, &error))?;
-        let gate = Arc::new(Gate::default());
-        let client = ttrpc::asynchronous::Client::new(Socket::new(Gated { stream, gate: Arc::clone(&gate) }));
+        let (client, gate) = Gate::client(stream);
         Ok(Self { client, socket: socket.to_owned(), namespace, lease: None, gate })
     }
 
@@ -96,12 +86,7 @@ impl Client {
 
     /// The next message of a stream. While the caller uses it, no more than a few megabytes come after it.
     pub(crate) async fn next<M: Message>(&self, stream: &mut ClientStreamReceiver<M>) -> Result<Option<M>> {
-        if let Some(message) = stream.recv().now_or_never() {
-            return message.map_err(|error| self.failed(error));
-        }
-        // All that came is used up.
-        self.gate.open();
-        stream.recv().await.map_err(|error| self.failed(error))
+        self.gate.next(stream).await.map_err(|error| self.failed(error))
     }
 }
 
@@ -115,54 +100,5 @@ fn absent(socket: &Path, error: &io::Error) -> Error {
             Error::new(Kind::PermissionDenied, format!("{shown} belongs to another user: run this as that user"))
         }
         _ => Error::internal(format!("connect to {shown}: {error}")),
-    }
-}
-
-/// Counts what came since the caller last had nothing to do.
-#[derive(Default)]
-struct Gate {
-    ahead: AtomicUsize,
-    reader: AtomicWaker,
-}
-
-impl Gate {
-    fn open(&self) {
-        self.ahead.store(0, Ordering::Release);
-        self.reader.wake();
-    }
-}
-
-struct Gated {
-    stream: UnixStream,
-    gate: Arc<Gate>,
-}
-
-impl AsyncRead for Gated {
-    fn poll_read(mut self: Pin<&mut Self>, waker: &mut Waker<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.gate.ahead.load(Ordering::Acquire) > AHEAD {
-            self.gate.reader.register(waker.waker());
-            // It may have been opened in between.
-            if self.gate.ahead.load(Ordering::Acquire) > AHEAD {
-                return Poll::Pending;
-            }
-        }
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(waker, buf);
-        self.gate.ahead.fetch_add(buf.filled().len() - before, Ordering::AcqRel);
-        polled
-    }
-}
-
-impl AsyncWrite for Gated {
-    fn poll_write(mut self: Pin<&mut Self>, waker: &mut Waker<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(waker, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, waker: &mut Waker<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(waker)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, waker: &mut Waker<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(waker)
     }
 }
