@@ -102,30 +102,19 @@ async fn fetch(client: &Client, reference: &Reference, options: &Options, show: 
     request.labels.insert(PULLED.to_owned(), reference.repository());
     let doing = format!("pull {}", reference.familiar());
     let store = client.store.store().await?;
-    let mut stream = store.pull(client.store.context(), &request).await.context(|| client.store.call(&doing))?;
-    let mut ended = None;
+    let stream = store.pull(client.store.context(), &request).await.context(|| client.store.call(&doing))?;
     let mut begun = false;
-    let result = loop {
-        match client.store.next(&mut stream).await {
-            Ok(Some(progress)) => {
-                if !begun && (progress.result.is_some() || progress.items.iter().any(|it| it.kind == "layer")) {
-                    begun = true;
-                    let what = match (&reference.digest, &reference.tag) {
-                        (None, Some(tag)) => tag.clone(),
-                        _ => reference.to_string(),
-                    };
-                    show.line(&format!("{what}: Pulling from {}", reference.path));
-                }
-                show.progress(&progress);
-                ended = progress.result.into_option().or(ended);
-            }
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
+    let ended = stream::follow(client, &doing, stream, show, |show, progress| {
+        if !begun && (progress.result.is_some() || progress.items.iter().any(|it| it.kind == "layer")) {
+            begun = true;
+            let what = match (&reference.digest, &reference.tag) {
+                (None, Some(tag)) => tag.clone(),
+                _ => reference.to_string(),
+            };
+            show.line(&format!("{what}: Pulling from {}", reference.path));
         }
-    };
-    show.end();
-    result?;
-    let ended = ended.ok_or_else(|| stream::without_result(&doing))?;
+    })
+    .await?;
     let image = ended.images.first();
     let name = reference.familiar();
     show.line(&format!("Digest: {}", image.map_or("", |it| &it.target.digest)));

@@ -78,7 +78,7 @@ async fn one(client: &Client, reference: &Reference, show: &mut Show) -> Result<
     let doing = format!("push {}", reference.familiar());
     let store = client.store.store().await?;
     let stream = store.push(client.store.context(), &request).await.context(|| client.store.call(&doing))?;
-    let ended = stream::follow(client, &doing, stream, show).await?;
+    let ended = stream::follow(client, &doing, stream, show, |_, _| {}).await?;
     if ended.images.first().is_some_and(|it| it.unchanged) {
         image.layers.iter().for_each(|layer| show.exists(layer));
         show.end();

@@ -7,17 +7,19 @@ use super::progress::Show;
 use crate::client::Client;
 use crate::error::{Error, Result};
 
-/// Shows a stream to its end, and gives how it ended. `what` was asked for.
+/// Shows a stream to its end, and gives how it ended. `what` was asked for; `before` sees each message before it is shown.
 pub(super) async fn follow(
     client: &Client,
     what: &str,
     mut stream: ClientStreamReceiver<Progress>,
     show: &mut Show,
+    mut before: impl FnMut(&mut Show, &Progress),
 ) -> Result<Ended> {
     let mut ended = None;
     let result = loop {
         match client.store.next(&mut stream).await {
             Ok(Some(progress)) => {
+                before(show, &progress);
                 show.progress(&progress);
                 ended = progress.result.into_option().or(ended);
             }
