@@ -118,6 +118,8 @@ generated! {
 
 pub mod any;
 pub mod gate;
+#[cfg(feature = "login")]
+pub mod login;
 pub mod stream;
 
 use std::collections::HashMap;

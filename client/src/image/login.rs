@@ -1,10 +1,9 @@
 //! `login` and `logout`: credentials are tried at the registry, and kept where docker keeps them.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use tare_proto::MessageField;
+use tare_proto::login::{self, Kept, terminal};
 use tare_proto::store::{Credentials, LoginRequest};
 
 use super::pull::said;
@@ -31,7 +30,7 @@ pub struct Options {
 /// # Errors
 /// The registry refuses the credentials, or they cannot be asked for or kept.
 pub async fn login(client: &Client, server: Option<&str>, options: &Options, out: &mut dyn Write) -> Result<()> {
-    let host = credentials::registry(server.unwrap_or_default());
+    let host = login::registry(server.unwrap_or_default());
     let path = credentials::path_to_write()?;
     let (username, password) = who(host, options)?;
     let mut request = LoginRequest::new();
@@ -45,8 +44,8 @@ pub async fn login(client: &Client, server: Option<&str>, options: &Options, out
     let store = client.store.store().await?;
     let answer = store.login(client.store.context(), &request).await;
     let token = answer.context(|| client.store.call(&format!("log in at {host}")))?.identity_token;
-    let kept = credentials::Kept { user: &username, password: &password, token: &token };
-    if credentials::store(&path, host, &kept)? {
+    let kept = Kept { user: &username, password: &password, token: &token };
+    if login::store(&path, host, kept).map_err(credentials::failed)? {
         eprintln!(
             "WARNING! The password lies unencrypted in {}; a credential helper (\"credsStore\" there) would keep it better.",
             path.display()
@@ -60,10 +59,10 @@ pub async fn login(client: &Client, server: Option<&str>, options: &Options, out
 /// # Errors
 /// What keeps them cannot be changed.
 pub fn logout(server: Option<&str>, out: &mut dyn Write) -> Result<()> {
-    let host = credentials::registry(server.unwrap_or_default());
-    let key = progress::printable(credentials::key(host));
-    let forgotten = match credentials::path() {
-        Some(path) => credentials::forget(&path, host)?,
+    let host = login::registry(server.unwrap_or_default());
+    let key = progress::printable(login::key(host));
+    let forgotten = match login::path() {
+        Some(path) => login::forget(&path, host).map_err(credentials::failed)?,
         None => false,
     };
     said(
@@ -115,49 +114,9 @@ fn ask(prompt: &str, host: &str, shown: bool) -> Result<String> {
     if !io::stdin().is_terminal() {
         return Err(none());
     }
-    let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|_| none())?;
-    terminal.write_all(prompt.as_bytes()).context(|| "ask at the terminal".to_owned())?;
-    let line = if shown { line(&terminal) } else { hidden(&terminal) };
-    line.context(|| "read from the terminal".to_owned())
-}
-
-fn line(terminal: &File) -> io::Result<String> {
-    let mut line = String::new();
-    BufReader::new(terminal.take(LONGEST)).read_line(&mut line)?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-/// Without showing what is typed. The keys come one by one and none is a signal's, so that ^C leaves a terminal that shows again.
-fn hidden(terminal: &File) -> io::Result<String> {
-    let before = tcgetattr(terminal)?;
-    let mut silent = before.clone();
-    silent.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
-    tcsetattr(terminal, SetArg::TCSAFLUSH, &silent)?;
-    let read = keys(&mut terminal.take(LONGEST));
-    let restored = tcsetattr(terminal, SetArg::TCSAFLUSH, &before);
-    (&mut &*terminal).write_all(b"\n")?;
-    restored?;
-    read
-}
-
-/// A line of keys, with those that take others back.
-fn keys(from: &mut impl Read) -> io::Result<String> {
-    const INTERRUPT: u8 = 3;
-    const END: u8 = 4;
-    const CLEAR: u8 = 21;
-    let mut line = Vec::new();
-    let mut key = [0];
-    while from.read(&mut key)? == 1 {
-        match key[0] {
-            b'\r' | b'\n' => break,
-            END if line.is_empty() => break,
-            INTERRUPT => return Err(io::ErrorKind::Interrupted.into()),
-            CLEAR => line.clear(),
-            8 | 127 => drop(line.pop()),
-            other => line.push(other),
-        }
-    }
-    String::from_utf8(line).map_err(|_| io::Error::other("it is not UTF-8"))
+    let terminal = terminal::open().map_err(|_| none())?;
+    let line = if shown { terminal::ask(&terminal, prompt) } else { terminal::ask_hidden(&terminal, prompt) };
+    line.context(|| "ask at the terminal".to_owned())
 }
 
 #[cfg(test)]
@@ -178,14 +137,5 @@ mod tests {
         }
         let both = Options { username: given("u"), password: given("p"), password_stdin: false };
         assert_eq!(who("r.example", &both).unwrap(), ("u".to_owned(), "p".to_owned()));
-    }
-
-    #[test]
-    fn keys_make_a_line_and_can_be_taken_back() {
-        for (typed, line) in [("secret\nmore", "secret"), ("sx\x7fecret\r", "secret"), ("x\x15y\n", "y"), ("\x04", "")]
-        {
-            assert_eq!(keys(&mut typed.as_bytes()).unwrap(), line);
-        }
-        assert_eq!(keys(&mut &b"se\x03"[..]).unwrap_err().kind(), io::ErrorKind::Interrupted);
     }
 }
