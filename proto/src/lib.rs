@@ -26,13 +26,15 @@
 //!   finished belongs to a task of its own, of which the handler only awaits the answer.
 //! - A method that a server does not implement answers NOT_FOUND, and a service that is not registered INVALID_ARGUMENT: implement
 //!   and register all.
-//! - A message is at most 4 MiB. A stream whose receiver is slow is not held back: what comes in waits in memory.
+//! - A message is at most 4 MiB. A stream whose receiver is slow is not held back: what comes in waits in memory ([`gate`]).
+//! - A server forgets a stream before it says how that ended, and answers data that still come ([`stream`]).
 //! - A failing accept (no more descriptors) is tried again at once and without end. `Listener::new` takes any stream of
 //!   connections, such as one that waits in between.
 //! - `Client::connect` blocks the thread while the listener's queue is full. `Client::new` takes a tokio `UnixStream` through
 //!   `Socket::from`.
 //!
-//! It knows the wire only: no behaviour of a shim or a client belongs here.
+//! It knows the wire only: no behaviour of a shim or a client belongs here. What those have in common that a person calls, docker's
+//! config.json, is a feature of its own, `login`.
 
 // Generated files allow themselves what generated code does; the compiler's and clippy's remaining lints are lifted here.
 macro_rules! generated {
