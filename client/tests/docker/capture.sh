@@ -4,10 +4,9 @@
 # given keeps the configuration and fails. Needs root, dockerd, docker, containerd, jq, tar.
 set -eu
 exec 3>&1 >&2
-cat >/tmp/rows || true
 for place in /run /var/lib; do mount -t tmpfs -o mode=1777 private $place; done
-mv /tmp/rows /run/rows
 cd /run
+cat >rows
 cat >keep <<'END'
 #!/bin/sh
 while [ $# -gt 0 ]; do
@@ -32,7 +31,7 @@ mkdir -p root/etc host
 printf 'root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/var/www:/bin/sh\n' >root/etc/passwd
 printf 'root:x:0:\nwww:x:34:\naudio:x:29:web\nvideo:x:44:root,web\n' >root/etc/group
 tar -C root -cf root.tar .
-docker -H unix:///run/docker.sock import -c 'ENV A=image' -c 'ENV PATH=/x:/bin' -c 'WORKDIR /work' -c 'ENTRYPOINT ["/ep"]' -c 'CMD ["c1"]' root.tar image
+docker -H unix:///run/docker.sock import -c 'ENV A=image' -c 'ENV PATH=/x:/bin' -c 'WORKDIR /app' -c 'ENTRYPOINT ["/ep"]' -c 'CMD ["c1"]' root.tar image
 while read -r name flags; do
 	rm -f kept
 	eval "docker -H unix:///run/docker.sock run --runtime keep --network none $flags" </dev/null || true
