@@ -35,7 +35,7 @@ fn what_the_image_says_fills_what_the_user_did_not() {
         env: owned(&["A=image", "B=image"]),
         cmd: Some(owned(&["c1"])),
         entrypoint: Some(owned(&["/ep"])),
-        working_dir: "/work".to_owned(),
+        working_dir: "/app".to_owned(),
         labels: [("x".to_owned(), "image".to_owned()), ("y".to_owned(), "image".to_owned())].into(),
         ..Config::default()
     };
@@ -234,10 +234,10 @@ fn mounts_stand_above_what_is_below_them_and_in_place_of_the_systems() {
 fn cve_2026_55686_the_working_directory_is_not_made_on_the_host() {
     let outside = tempfile::tempdir().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(outside.path(), dir.path().join("work")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), dir.path().join("app")).unwrap();
     let mut record = Container { id: "ab".repeat(32), ..Container::default() };
     let image = Config {
-        working_dir: "/work/made".to_owned(),
+        working_dir: "/app/made".to_owned(),
         cmd: Some(owned(&["true"])),
         user: "1000".to_owned(),
         ..Config::default()
@@ -254,6 +254,6 @@ fn cve_2026_55686_the_working_directory_is_not_made_on_the_host() {
         held: &Held::default(),
     })
     .unwrap();
-    assert_eq!(spec["process"]["cwd"], "/work/made");
+    assert_eq!(spec["process"]["cwd"], "/app/made");
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
 }
