@@ -5,8 +5,8 @@ use crate::record::HostConfig;
 
 const MIB: i64 = 1 << 20;
 
-/// The limits of setrlimit(2) that there are.
-pub(super) const ULIMITS: [&str; 15] = [
+/// The limits of setrlimit(2) that can be set, as docker has them.
+pub const ULIMITS: [&str; 15] = [
     "core",
     "cpu",
     "data",

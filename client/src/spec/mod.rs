@@ -30,6 +30,7 @@ pub mod seccomp;
 mod security;
 
 pub use complete::{complete, merge};
+pub use limits::ULIMITS;
 pub use process::{DEFAULT_PATH, arguments, environment};
 
 /// All that a configuration is made of.

@@ -3,6 +3,7 @@
 use crate::cli::flags::Resources;
 use crate::error::{Error, Result};
 use crate::record::{HostConfig, Ulimit};
+use crate::spec::ULIMITS;
 use crate::units;
 
 /// The least memory that docker lets a container have.
@@ -136,26 +137,6 @@ fn is_list(text: &str) -> bool {
         })
 }
 
-/// The limits of setrlimit(2).
-const LIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
-
 /// `NAME=SOFT[:HARD]`; the last of a name counts.
 pub(super) fn ulimits(given: &[String]) -> Result<Vec<Ulimit>> {
     let mut all: Vec<Ulimit> = Vec::new();
@@ -163,8 +144,8 @@ pub(super) fn ulimits(given: &[String]) -> Result<Vec<Ulimit>> {
         let wrong =
             |why: &str| Error::usage(format!("--ulimit {text:?} {why}: give NAME=SOFT[:HARD], as in nofile=1024:2048"));
         let (name, values) = text.split_once('=').ok_or_else(|| wrong("has no ="))?;
-        if !LIMITS.contains(&name) {
-            return Err(wrong(&format!("names no limit of {}", LIMITS.join(", "))));
+        if !ULIMITS.contains(&name) {
+            return Err(wrong(&format!("names no limit of {}", ULIMITS.join(", "))));
         }
         let (soft, hard) = values.split_once(':').unwrap_or((values, values));
         let number = |it: &str| {
