@@ -15,6 +15,15 @@ pub const VERSION: u32 = 1;
 /// A list of texts by name.
 pub type Map = BTreeMap<String, String>;
 
+/// Whether there is a label as a filter asks for it: `NAME`, or `NAME=VALUE`.
+#[must_use]
+pub fn has_label(labels: &Map, wanted: &str) -> bool {
+    match wanted.split_once('=') {
+        Some((name, value)) => labels.get(name).is_some_and(|it| it == value),
+        None => labels.contains_key(wanted),
+    }
+}
+
 /// One container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::record::Map;
+use crate::record::{Map, has_label};
 
 /// What must be true. Values of one name are alternatives, names are not.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Filters {
 
     /// `label=name` and `label=name=value`: all of them.
     pub(super) fn labels(&self, labels: &Map) -> bool {
-        self.all("label", |wanted| has_label(wanted, labels)) && self.all("label!", |wanted| !has_label(wanted, labels))
+        self.all("label", |wanted| has_label(labels, wanted)) && self.all("label!", |wanted| !has_label(labels, wanted))
     }
 
     /// A truth, if it is asked for.
@@ -71,13 +71,6 @@ impl Filters {
             "false" | "0" => Ok(Some(false)),
             other => Err(Error::usage(format!("--filter {name}={other} is no truth: give true or false"))),
         }
-    }
-}
-
-fn has_label(wanted: &str, labels: &Map) -> bool {
-    match wanted.split_once('=') {
-        Some((name, value)) => labels.get(name).is_some_and(|it| it == value),
-        None => labels.contains_key(wanted),
     }
 }
 

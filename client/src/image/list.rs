@@ -10,6 +10,7 @@ use super::reference::{Reference, short};
 use super::{Image, PULLED, dangling, resolve};
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::record::has_label;
 use crate::time::Time;
 use crate::units::{human_duration, human_size_short};
 
@@ -171,11 +172,7 @@ impl Wanted {
     }
 
     fn image(&self, image: &Image) -> bool {
-        let label = |wanted: &String| match wanted.split_once('=') {
-            Some((name, value)) => image.config.labels.get(name).is_some_and(|it| it == value),
-            None => image.config.labels.contains_key(wanted),
-        };
-        self.labels.iter().all(label)
+        self.labels.iter().all(|wanted| has_label(&image.config.labels, wanted))
             && self.before.is_none_or(|it| image.document.created < it)
             && self.since.is_none_or(|it| image.document.created > it)
     }

@@ -7,6 +7,7 @@ use super::remove::{Held, gone, take_names};
 use super::{Image, dangling, layers, resolve};
 use crate::client::Client;
 use crate::error::{Context, Error, Result};
+use crate::record::has_label;
 use crate::records;
 use crate::time::Time;
 
@@ -89,10 +90,7 @@ impl Wanted {
     }
 
     fn image(&self, image: &Image) -> bool {
-        let has = |wanted: &String| match wanted.split_once('=') {
-            Some((name, value)) => image.config.labels.get(name).is_some_and(|it| it == value),
-            None => image.config.labels.contains_key(wanted),
-        };
+        let has = |wanted: &String| has_label(&image.config.labels, wanted);
         self.with.iter().all(has)
             && !self.without.iter().any(has)
             && self.until.is_none_or(|it| image.document.created < it)

@@ -2,6 +2,7 @@
 
 use super::Volume;
 use crate::error::{Error, Result};
+use crate::record::has_label;
 
 /// Which volumes are meant. Several values of one key: any of them; several keys: all of them; labels: all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -9,8 +10,8 @@ pub struct Filter {
     dangling: Option<bool>,
     drivers: Vec<String>,
     names: Vec<String>,
-    labels: Vec<(String, Option<String>)>,
-    without: Vec<(String, Option<String>)>,
+    labels: Vec<String>,
+    without: Vec<String>,
 }
 
 impl Filter {
@@ -26,10 +27,6 @@ impl Filter {
                     "invalid argument {text:?} for --filter: a filter is KEY=VALUE, as in dangling=true"
                 ))
             })?;
-            let label = || match value.split_once('=') {
-                Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-                None => (value.to_owned(), None),
-            };
             match (key, value) {
                 ("dangling", "true" | "1") => filter.dangling = Some(true),
                 ("dangling", "false" | "0") => filter.dangling = Some(false),
@@ -38,8 +35,8 @@ impl Filter {
                 }
                 ("driver", _) => filter.drivers.push(value.to_owned()),
                 ("name", _) => filter.names.push(value.to_owned()),
-                ("label", _) => filter.labels.push(label()),
-                ("label!", _) => filter.without.push(label()),
+                ("label", _) => filter.labels.push(value.to_owned()),
+                ("label!", _) => filter.without.push(value.to_owned()),
                 _ => {
                     return Err(Error::usage(format!(
                         "invalid filter '{key}': there are dangling, driver, label, label! and name"
@@ -55,10 +52,7 @@ impl Filter {
     }
 
     pub(super) fn passes(&self, volume: &Volume, used: bool) -> bool {
-        let has = |(name, value): &(String, Option<String>)| {
-            let found = volume.labels.as_ref().and_then(|labels| labels.get(name));
-            found.is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
-        };
+        let has = |wanted: &String| volume.labels.as_ref().is_some_and(|labels| has_label(labels, wanted));
         self.dangling.is_none_or(|dangling| dangling != used)
             && (self.drivers.is_empty() || self.drivers.contains(&volume.driver))
             && (self.names.is_empty() || self.names.iter().any(|it| volume.name.contains(it.as_str())))
