@@ -1,6 +1,6 @@
 //! `export`: a container's root as a tar archive, without what is mounted in it.
 
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use rustix::mount::OpenTreeFlags;
 
 use crate::archive::Out;
 use crate::client::Client;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
+use crate::outfile::OutFile;
 use crate::record::{Container, Status};
 use crate::{events, records, root};
 
@@ -19,30 +20,17 @@ use crate::{events, records, root};
 /// There is no such container, standard output is a terminal, or a call fails. A half-written file is removed.
 pub async fn export(client: &Client, name: &str, output: Option<&Path>) -> Result<()> {
     let record = records::find(client, name)?;
-    let Some(path) = output else {
-        let out = std::io::stdout();
-        if out.is_terminal() {
-            return Err(Error::usage("cowardly refusing to save to a terminal: use the -o flag or redirect"));
+    match output {
+        Some(path) => {
+            let mut file = OutFile::open(path)?;
+            write(client, &record, &mut file).await?;
+            file.finish()
         }
-        return write(client, &record, out.lock()).await;
-    };
-    let directory = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !directory.is_dir() {
-        return Err(Error::usage(format!("{} is not a directory: make it first", directory.display())));
+        None if io::stdout().is_terminal() => {
+            Err(Error::usage("export writes an archive to standard output, which is a terminal: use -o FILE or a pipe"))
+        }
+        None => write(client, &record, io::stdout().lock()).await,
     }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}~", std::process::id()));
-    let fresh = path.with_file_name(name);
-    let what = || format!("write {}", path.display());
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&fresh).context(what)?;
-    let written = match write(client, &record, file).await {
-        Ok(()) => std::fs::rename(&fresh, path).context(what),
-        failed => failed,
-    };
-    written.inspect_err(|_| {
-        // The first failure is the one to tell.
-        let _ = std::fs::remove_file(&fresh);
-    })
 }
 
 async fn write(client: &Client, record: &Container, out: impl Write) -> Result<()> {

@@ -60,6 +60,7 @@ pub mod kill;
 pub mod logs;
 pub mod names;
 pub mod network;
+pub mod outfile;
 pub mod paths;
 pub mod pause;
 pub mod policy;

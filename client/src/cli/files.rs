@@ -1,17 +1,16 @@
 //! Files in containers, and images made of them.
 
-use std::io::IsTerminal;
 use std::path::Path;
 
 use super::args::{Commit, Cp, Export, Import, One};
 use super::output;
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::{commit, cp, diff, export, import};
 
-/// `cp`. It says nothing, with `-q` and without.
+/// `cp`. It says nothing, with `-q` and without, and keeps the owners that are kept, with `-a` and without.
 pub(super) async fn cp(client: &Client, args: Cp) -> Result<u8> {
-    let options = cp::Options { follow_link: args.follow_link, archive: args.archive };
+    let options = cp::Options { follow_link: args.follow_link };
     cp::copy(client, &args.source, &args.destination, &options).await.map(|()| 0)
 }
 
@@ -24,11 +23,6 @@ pub(super) async fn diff(client: &Client, args: One) -> Result<u8> {
 
 /// `export`.
 pub(super) async fn export(client: &Client, args: Export) -> Result<u8> {
-    if args.output.is_none() && std::io::stdout().is_terminal() {
-        return Err(Error::usage(
-            "export writes an archive to standard output, which is a terminal: use -o FILE or a pipe",
-        ));
-    }
     export::export(client, &args.container, args.output.as_deref().map(Path::new)).await.map(|()| 0)
 }
 

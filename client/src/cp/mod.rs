@@ -9,6 +9,8 @@
 //! through descriptors alone (see [`crate::tree`]): whatever the container does meanwhile, nothing outside is read or written
 //! (CVE-2018-15664, CVE-2026-42306, CVE-2026-41567). Nothing of the container is loaded or run (CVE-2019-14271).
 //!
+//! Owners are kept on the way into a container and are the caller's on the way out, with `-a` and without, as docker does it.
+//!
 //! As docker's, except: what comes out of a container has no set-uid, no set-gid bit and no capability, for it becomes the caller's.
 
 use std::io;
@@ -37,8 +39,6 @@ use root::Opened;
 pub struct Options {
     /// What a link stands for is copied, if the link is what is asked for.
     pub follow_link: bool,
-    /// Owners are kept. They are anyway on the way into a container, as with docker; out of it, everything is the caller's.
-    pub archive: bool,
 }
 
 /// One of the two sides.
@@ -112,9 +112,7 @@ fn out(opened: &Opened, path: &str, to: &Side, options: &Options) -> Result<()> 
     let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
     let found = match beneath::open(&opened.root, &clean, flags) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Err(not_there(&clean, &opened.record)),
-        found => found
-            .map_err(io::Error::from)
-            .context(|| format!("open {} in container {}", clean.display(), opened.record.name))?,
+        found => found.context(|| format!("open {} in container {}", clean.display(), opened.record.name))?,
     };
     let is_dir = place::is_dir(found.as_fd())?;
     if asked.slash && !is_dir {

@@ -57,8 +57,8 @@ impl World {
     }
 }
 
-const PLAIN: Options = Options { follow_link: false, archive: false };
-const FOLLOW: Options = Options { follow_link: true, archive: false };
+const PLAIN: Options = Options { follow_link: false };
+const FOLLOW: Options = Options { follow_link: true };
 
 fn source(base: &Path) {
     std::fs::create_dir_all(base.join("dir/sub")).unwrap();

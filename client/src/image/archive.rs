@@ -3,9 +3,7 @@
 //! A file is written and read by the store itself; standard input and output go through the connection, no more than a few megabytes
 //! at once.
 
-use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use tare_proto::MessageField;
@@ -19,6 +17,7 @@ use super::{dangling, resolve, stream};
 use crate::client::Client;
 use crate::error::{Context, Error, Result};
 use crate::events;
+use crate::outfile::OutFile;
 
 /// What may be sent and not be taken yet: store.proto's word to its clients.
 const WINDOW: u64 = 4 << 20;
@@ -36,35 +35,16 @@ pub async fn save(client: &Client, words: &[String], output: Option<&Path>, out:
         request.images.push(image.name);
     }
     match output {
-        Some(path) => to_file(client, &request, path).await,
+        Some(path) => {
+            let mut file = OutFile::open(path)?;
+            to(client, &request, &mut file).await?;
+            file.finish()
+        }
         None if io::stdout().is_terminal() => Err(Error::usage(
             "save writes an archive, which a terminal cannot show: give a file with -o, or redirect standard output",
         )),
         None => to(client, &request, out).await,
     }
-}
-
-/// Into a new file beside, which then takes the place of one that was there: a failure leaves that as it was.
-async fn to_file(client: &Client, request: &ExportRequest, path: &Path) -> Result<()> {
-    let doing = || format!("write {}", path.display());
-    // What is no file is written to as it is: a pipe, /dev/null.
-    if fs::metadata(path).is_ok_and(|it| !it.is_file()) {
-        let mut file = OpenOptions::new().write(true).open(path).context(doing)?;
-        return to(client, request, &mut file).await;
-    }
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let temporary = Path::new(&name);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary).context(doing)?;
-    let written = match to(client, request, &mut file).await {
-        Ok(()) => fs::rename(temporary, path).context(doing),
-        Err(error) => Err(error),
-    };
-    if written.is_err() {
-        // The first failure is the one to be told.
-        let _ = fs::remove_file(temporary);
-    }
-    written
 }
 
 async fn to(client: &Client, request: &ExportRequest, out: &mut dyn Write) -> Result<()> {
