@@ -58,9 +58,7 @@ impl<W: Write> Out<W> {
     /// # Errors
     /// As [`Self::add`].
     pub fn add_contents(&mut self, from: BorrowedFd<'_>) -> Result<()> {
-        let dir = beneath::reopen(from, OFlags::RDONLY | OFlags::DIRECTORY)
-            .map_err(io::Error::from)
-            .context(|| "open the root".to_owned())?;
+        let dir = beneath::reopen(from, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "open the root".to_owned())?;
         self.add_below(dir.as_fd(), Path::new(""), 0)
     }
 
@@ -74,7 +72,7 @@ impl<W: Write> Out<W> {
         for child in tree::names(dir, name)? {
             match look(dir, &child) {
                 Err(Errno::NOENT) => {}
-                Err(error) => return Err(io::Error::from(error)).context(|| format!("archive {}", child.display())),
+                Err(error) => return Err(error).context(|| format!("archive {}", child.display())),
                 Ok(found) => self.add_at(found.as_fd(), &name.join(&child), depth)?,
             }
         }
@@ -113,18 +111,16 @@ impl<W: Write> Out<W> {
             FileType::Directory => {
                 header.set_entry_type(EntryType::Directory);
                 self.builder.append_data(&mut header, name.join(""), io::empty()).context(what)?;
-                let dir =
-                    beneath::reopen(from, OFlags::RDONLY | OFlags::DIRECTORY).map_err(io::Error::from).context(what)?;
+                let dir = beneath::reopen(from, OFlags::RDONLY | OFlags::DIRECTORY).context(what)?;
                 return self.add_below(dir.as_fd(), name, depth + 1);
             }
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(from, "", Vec::new()).map_err(io::Error::from).context(what)?;
+                let target = rustix::fs::readlinkat(from, "", Vec::new()).context(what)?;
                 header.set_entry_type(EntryType::Symlink);
                 self.builder.append_link(&mut header, name, tree::os(target.as_bytes())).context(what)?;
             }
             FileType::RegularFile => {
-                let file =
-                    beneath::reopen(from, OFlags::RDONLY | OFlags::NONBLOCK).map_err(io::Error::from).context(what)?;
+                let file = beneath::reopen(from, OFlags::RDONLY | OFlags::NONBLOCK).context(what)?;
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
                 header.set_entry_type(EntryType::Regular);
                 header.set_size(size);
@@ -251,7 +247,7 @@ fn make<R: Read>(
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse | EntryType::Link => FileType::RegularFile,
         other => return Err(Error::failed(format!("{}: an entry of type {:?} is unknown", what(), other.as_byte()))),
     };
-    let place = beneath::place_made(root, path).map_err(io::Error::from).context(what)?;
+    let place = beneath::place_made(root, path).context(what)?;
     if place.name == Path::new(".") {
         return Ok(());
     }
@@ -262,38 +258,31 @@ fn make<R: Read>(
     match entry.header().entry_type() {
         EntryType::Directory => match rustix::fs::mkdirat(dir, &place.name, Mode::from_raw_mode(0o700)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(io::Error::from(error)).context(what),
+            Err(error) => return Err(error).context(what),
         },
         EntryType::Symlink => {
-            rustix::fs::symlinkat(target()?, dir, &place.name).map_err(io::Error::from).context(what)?;
+            rustix::fs::symlinkat(target()?, dir, &place.name).context(what)?;
         }
         EntryType::Link => {
             // Another name of a file of the archive, beneath the same directory.
             let other = base.join(beneath::lexical(&target()?).strip_prefix("/").unwrap_or(Path::new("")));
-            let other =
-                beneath::open(root, &other, OFlags::PATH | OFlags::NOFOLLOW).map_err(io::Error::from).context(what)?;
-            return rustix::fs::linkat(other, "", dir, &place.name, AtFlags::EMPTY_PATH)
-                .map_err(io::Error::from)
-                .context(what);
+            let other = beneath::open(root, &other, OFlags::PATH | OFlags::NOFOLLOW).context(what)?;
+            return rustix::fs::linkat(other, "", dir, &place.name, AtFlags::EMPTY_PATH).context(what);
         }
         EntryType::Char | EntryType::Block | EntryType::Fifo => {
             let header = entry.header();
             let major = header.device_major().context(what)?.unwrap_or(0);
             let minor = header.device_minor().context(what)?.unwrap_or(0);
             let device = rustix::fs::makedev(major, minor);
-            rustix::fs::mknodat(dir, &place.name, kind, Mode::from_raw_mode(0o600), device)
-                .map_err(io::Error::from)
-                .context(what)?;
+            rustix::fs::mknodat(dir, &place.name, kind, Mode::from_raw_mode(0o600), device).context(what)?;
         }
         _ => {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let made = rustix::fs::openat(dir, &place.name, flags, Mode::from_raw_mode(0o600))
-                .map_err(io::Error::from)
-                .context(what)?;
+            let made = rustix::fs::openat(dir, &place.name, flags, Mode::from_raw_mode(0o600)).context(what)?;
             io::copy(entry, &mut File::from(made)).context(what)?;
         }
     }
-    let made = look(dir, &place.name).map_err(io::Error::from).context(what)?;
+    let made = look(dir, &place.name).context(what)?;
     if beneath::kind(&beneath::stat(&made)?) != kind {
         return Err(Error::failed(format!("{}: its place was changed meanwhile", what())));
     }

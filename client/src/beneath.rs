@@ -118,7 +118,7 @@ pub fn lexical(path: &Path) -> PathBuf {
 /// # Errors
 /// As fstat(2).
 pub fn stat(fd: impl AsFd) -> Result<Stat> {
-    rustix::fs::fstat(fd).map_err(std::io::Error::from).context(|| "look at an open file".to_owned())
+    rustix::fs::fstat(fd).context(|| "look at an open file".to_owned())
 }
 
 /// The type in a file's mode.
@@ -142,11 +142,11 @@ pub fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> rustix::io::Result<OwnedFd> 
 /// It is not there, or is something else.
 pub fn regular(root: impl AsFd, path: &Path) -> Result<File> {
     let what = || format!("open {} in the container's root", path.display());
-    let found = open(root, path, OFlags::PATH).map_err(std::io::Error::from).context(what)?;
+    let found = open(root, path, OFlags::PATH).context(what)?;
     if kind(&stat(&found)?) != FileType::RegularFile {
         return Err(Error::failed(format!("{}: it is not a regular file", what())));
     }
-    let file = reopen(found.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK).map_err(std::io::Error::from).context(what)?;
+    let file = reopen(found.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK).context(what)?;
     Ok(File::from(file))
 }
 

@@ -84,12 +84,10 @@ pub async fn diff(client: &Client, name: &str) -> Result<Vec<Change>> {
     };
     let below = root::below(&mounts)?;
     let changed = rustix::fs::open(upper, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(std::io::Error::from)
         .context(|| format!("open the changes of container {}", record.name))?;
     let below = below
         .map(|it| beneath::reopen(it.as_fd(), OFlags::RDONLY | OFlags::DIRECTORY))
         .transpose()
-        .map_err(std::io::Error::from)
         .context(|| format!("open the image's root of container {}", record.name))?;
     differences(changed.as_fd(), below.as_ref().map(AsFd::as_fd))
 }
@@ -175,14 +173,12 @@ fn there(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<Option<OwnedFd
     match look(dir, name) {
         Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(std::io::Error::from(error)).context(|| format!("look at {}", path.join(name).display())),
+        Err(error) => Err(error).context(|| format!("look at {}", path.join(name).display())),
     }
 }
 
 fn open(found: &OwnedFd, path: &Path) -> Result<OwnedFd> {
-    beneath::reopen(found.as_fd(), OFlags::RDONLY | OFlags::DIRECTORY)
-        .map_err(std::io::Error::from)
-        .context(|| format!("list {}", path.display()))
+    beneath::reopen(found.as_fd(), OFlags::RDONLY | OFlags::DIRECTORY).context(|| format!("list {}", path.display()))
 }
 
 /// Nothing of the directory below shows through.

@@ -106,6 +106,12 @@ impl<T> Context<T> for nix::Result<T> {
     }
 }
 
+impl<T> Context<T> for rustix::io::Result<T> {
+    fn context(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(io::Error::from).context(what)
+    }
+}
+
 impl<T> Context<T> for ttrpc::Result<T> {
     /// The other side's sentence is whole: nothing is put before it, but when it could not be reached.
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {

@@ -75,7 +75,6 @@ async fn extract_and_commit(
     let mounts = client.store.prepare(key, "").await?;
     let tree = root::writable(&mounts)?;
     let dir = beneath::open(&tree, Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)
-        .map_err(io::Error::from)
         .context(|| "open the new root".to_owned())?;
     archive::extract(input, dir.as_fd(), Path::new("/"))?;
     drop((dir, tree));

@@ -120,7 +120,6 @@ pub fn writable(mounts: &[Mount]) -> Result<OwnedFd> {
 pub fn of_process(pid: u32) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/root");
     rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(std::io::Error::from)
         .context(|| format!("open the container's root {path}"))
 }
 
@@ -129,13 +128,11 @@ fn mount(layers: &Layers) -> Result<OwnedFd> {
     if let ([only], None) = (layers.lower.as_slice(), &layers.upper) {
         // One directory alone is no overlay. Without what is mounted below it.
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        return rustix::mount::open_tree(CWD, only, flags).map_err(std::io::Error::from).context(what);
+        return rustix::mount::open_tree(CWD, only, flags).context(what);
     }
     let mut refused = String::new();
     for way in [Way::OneByOne, Way::Numbers] {
-        let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-            .map_err(std::io::Error::from)
-            .context(what)?;
+        let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).context(what)?;
         match overlay(&context, layers, way) {
             Ok(mounted) => return Ok(mounted),
             Err(error) => refused = format!("{}{}", std::io::Error::from(error), said(context)),

@@ -71,7 +71,7 @@ impl Copier {
             let source = match look(from, &name) {
                 // Gone since it was listed.
                 Err(Errno::NOENT) => continue,
-                found => found.map_err(io::Error::from).context(|| copying(&path.join(&name)))?,
+                found => found.context(|| copying(&path.join(&name)))?,
             };
             self.one(source.as_fd(), to, &name, &path.join(&name), depth)?;
         }
@@ -105,16 +105,14 @@ impl Copier {
         match kind {
             FileType::RegularFile => self.file(from, to, name, path)?,
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(from, "", Vec::new()).map_err(io::Error::from).context(what)?;
-                rustix::fs::symlinkat(target, to, name).map_err(io::Error::from).context(what)?;
+                let target = rustix::fs::readlinkat(from, "", Vec::new()).context(what)?;
+                rustix::fs::symlinkat(target, to, name).context(what)?;
             }
             // A socket's file says nothing without who listens; docker leaves it out too.
             FileType::Socket => return Ok(()),
-            _ => rustix::fs::mknodat(to, name, kind, Mode::from_raw_mode(0o600), stat.st_rdev)
-                .map_err(io::Error::from)
-                .context(what)?,
+            _ => rustix::fs::mknodat(to, name, kind, Mode::from_raw_mode(0o600), stat.st_rdev).context(what)?,
         }
-        let made = look(to, name).map_err(io::Error::from).context(what)?;
+        let made = look(to, name).context(what)?;
         self.attributes(from, &stat, made.as_fd(), path)?;
         if several {
             self.links.insert(key, made);
@@ -134,24 +132,22 @@ impl Copier {
         let what = || copying(path);
         match rustix::fs::mkdirat(to, name, Mode::from_raw_mode(0o700)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(io::Error::from(error)).context(what),
+            Err(error) => return Err(error).context(what),
         }
-        let made = look(to, name).map_err(io::Error::from).context(what)?;
+        let made = look(to, name).context(what)?;
         if beneath::kind(&beneath::stat(&made)?) != FileType::Directory {
             return Err(Error::failed(format!("{}: its place was changed meanwhile", what())));
         }
-        let source =
-            beneath::reopen(from, OFlags::RDONLY | OFlags::DIRECTORY).map_err(io::Error::from).context(what)?;
+        let source = beneath::reopen(from, OFlags::RDONLY | OFlags::DIRECTORY).context(what)?;
         self.contents_at(source.as_fd(), made.as_fd(), path, depth + 1)?;
         self.attributes(from, stat, made.as_fd(), path)
     }
 
     fn file(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<()> {
         let what = || copying(path);
-        let source = beneath::reopen(from, OFlags::RDONLY | OFlags::NONBLOCK).map_err(io::Error::from).context(what)?;
+        let source = beneath::reopen(from, OFlags::RDONLY | OFlags::NONBLOCK).context(what)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made =
-            rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600)).map_err(io::Error::from).context(what)?;
+        let made = rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600)).context(what)?;
         self.copied += sparse(&File::from(source), &File::from(made)).context(what)?;
         Ok(())
     }
@@ -187,24 +183,22 @@ pub(crate) fn set(made: BorrowedFd<'_>, attributes: &Attributes, what: &dyn Fn()
     let kind = beneath::kind(&beneath::stat(made)?);
     if let Some((uid, gid)) = attributes.owner {
         let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-        rustix::fs::chownat(made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
-            .map_err(io::Error::from)
-            .context(what)?;
+        rustix::fs::chownat(made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).context(what)?;
     }
     let path = self_path(made);
     if kind != FileType::Symlink {
         // By /proc, since fchmod(2) and fsetxattr(2) refuse such descriptors; it leads to the file itself.
-        rustix::fs::chmod(&path, Mode::from_raw_mode(attributes.mode)).map_err(io::Error::from).context(what)?;
+        rustix::fs::chmod(&path, Mode::from_raw_mode(attributes.mode)).context(what)?;
         for (name, value) in &attributes.xattrs {
             let set = rustix::fs::setxattr(&path, name.as_slice(), value, rustix::fs::XattrFlags::empty());
             match set {
                 // The other file system has none such: as docker, without.
                 Ok(()) | Err(Errno::NOTSUP | Errno::PERM) => {}
-                Err(error) => return Err(io::Error::from(error)).context(what),
+                Err(error) => return Err(error).context(what),
             }
         }
     }
-    rustix::fs::utimensat(made, "", &attributes.times, AtFlags::EMPTY_PATH).map_err(io::Error::from).context(what)
+    rustix::fs::utimensat(made, "", &attributes.times, AtFlags::EMPTY_PATH).context(what)
 }
 
 /// A directory's attributes on another directory, without its times: both `O_PATH` or open.
@@ -263,8 +257,8 @@ pub(crate) fn look(dir: BorrowedFd<'_>, name: &Path) -> rustix::io::Result<Owned
 pub(crate) fn names(dir: BorrowedFd<'_>, path: &Path) -> Result<Vec<PathBuf>> {
     let what = || format!("list {}", path.display());
     let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir).map_err(io::Error::from).context(what)? {
-        let entry = entry.map_err(io::Error::from).context(what)?;
+    for entry in rustix::fs::Dir::read_from(dir).context(what)? {
+        let entry = entry.context(what)?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
             names.push(PathBuf::from(std::ffi::OsStr::new(crate::tree::os(name))));
@@ -276,9 +270,7 @@ pub(crate) fn names(dir: BorrowedFd<'_>, path: &Path) -> Result<Vec<PathBuf>> {
 
 /// The names in a directory that an `O_PATH` descriptor or a detached mount stands for.
 pub(crate) fn names_of(dir: BorrowedFd<'_>) -> Result<Vec<PathBuf>> {
-    let dir = beneath::reopen(dir, OFlags::RDONLY | OFlags::DIRECTORY)
-        .map_err(io::Error::from)
-        .context(|| "list a directory".to_owned())?;
+    let dir = beneath::reopen(dir, OFlags::RDONLY | OFlags::DIRECTORY).context(|| "list a directory".to_owned())?;
     names(dir.as_fd(), Path::new(""))
 }
 
@@ -291,7 +283,7 @@ pub(crate) fn make_room(to: BorrowedFd<'_>, name: &Path, path: &Path, kind: File
     let stands = match look(to, name) {
         Ok(stands) => beneath::kind(&beneath::stat(&stands)?),
         Err(Errno::NOENT) => return Ok(()),
-        Err(error) => return Err(io::Error::from(error)).context(|| copying(path)),
+        Err(error) => return Err(error).context(|| copying(path)),
     };
     match (stands == FileType::Directory, kind == FileType::Directory) {
         (true, true) => Ok(()),
@@ -305,7 +297,7 @@ pub(crate) fn make_room(to: BorrowedFd<'_>, name: &Path, path: &Path, kind: File
         ))),
         (false, false) => match rustix::fs::unlinkat(to, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(io::Error::from(error)).context(|| format!("replace {}", path.display())),
+            Err(error) => Err(error).context(|| format!("replace {}", path.display())),
         },
     }
 }

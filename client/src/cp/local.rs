@@ -1,6 +1,5 @@
 //! This host's side of a copy: the caller's own paths, with the links that they have.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -28,7 +27,7 @@ pub(super) fn source(text: &str, follow: bool) -> Result<Source> {
     let asked = Asked::new(text);
     let path = Path::new(text);
     let flags = if follow || asked.slash { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
-    let fd = open(path, flags).map_err(io::Error::from).context(|| format!("lstat {text}"))?;
+    let fd = open(path, flags).context(|| format!("lstat {text}"))?;
     let is_dir = place::is_dir(fd.as_fd())?;
     if asked.slash && !is_dir {
         return Err(Error::usage(format!("{text:?} is not a directory")));

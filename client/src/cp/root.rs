@@ -61,12 +61,11 @@ fn sources(client: &Client, record: &Container) -> Result<Sources> {
             Ok(fd) => sources.push((Path::new("/etc").join(name), fd, true)),
             // It has none before its first start.
             Err(Errno::NOENT) => {}
-            Err(error) => return Err(std::io::Error::from(error)).context(|| format!("open the container's {name}")),
+            Err(error) => return Err(error).context(|| format!("open the container's {name}")),
         }
     }
     for mount in record.mounts.iter().filter(|it| it.kind != "tmpfs") {
         let fd = clone(Path::new(&mount.source))
-            .map_err(std::io::Error::from)
             .context(|| format!("open {}, which is mounted at {}", mount.source, mount.destination))?;
         sources.push((PathBuf::from(&mount.destination), fd, mount.writable));
     }
@@ -87,9 +86,7 @@ fn attached(
     let dir = client.paths.run.join("copies");
     records::make_private(&dir)?;
     unshare(CloneFlags::CLONE_NEWNS).context(|| "make a mount namespace for the copy".to_owned())?;
-    rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
-        .map_err(std::io::Error::from)
-        .context(what)?;
+    rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).context(what)?;
     let onto = File::open(&dir).context(what)?.into();
     attach(&root, &onto).context(what)?;
     for (place, source, writable) in sources {
@@ -98,20 +95,16 @@ fn attached(
         let onto = match mount_point(&root, &place, is_dir, written) {
             // It will be made when the container is started.
             Err(Errno::NOENT | Errno::ROFS) if !written => continue,
-            onto => onto.map_err(std::io::Error::from).context(what)?,
+            onto => onto.context(what)?,
         };
         attach(&source, &onto).context(what)?;
         if !writable {
             let path = format!("/proc/self/fd/{}", source.as_raw_fd());
-            rustix::mount::mount_remount(path, MountFlags::BIND | MountFlags::RDONLY, "")
-                .map_err(std::io::Error::from)
-                .context(what)?;
+            rustix::mount::mount_remount(path, MountFlags::BIND | MountFlags::RDONLY, "").context(what)?;
         }
     }
     if written && record.host_config.readonly_rootfs {
-        rustix::mount::mount_remount(&dir, MountFlags::BIND | MountFlags::RDONLY, "")
-            .map_err(std::io::Error::from)
-            .context(what)?;
+        rustix::mount::mount_remount(&dir, MountFlags::BIND | MountFlags::RDONLY, "").context(what)?;
     }
     Ok(root)
 }
@@ -152,7 +145,6 @@ impl Opened {
                 return Ok(path);
             }
             let target = rustix::fs::readlinkat(&found, "", Vec::new())
-                .map_err(std::io::Error::from)
                 .context(|| format!("read the link {}", path.display()))?;
             let target = Path::new(crate::tree::os(target.as_bytes())).to_owned();
             path = beneath::lexical(&path.parent().unwrap_or(Path::new("/")).join(target));

@@ -1,7 +1,6 @@
 //! An empty volume takes over what the image has in its place, as docker's do.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -29,7 +28,7 @@ pub(super) fn fill(client: &Client, volume: &Volume, root: BorrowedFd<'_>, place
         Ok(from) => from,
         // There is nothing to copy, or it is no directory, or it leads nowhere inside.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-        Err(error) => return Err(io::Error::from(error)).context(what),
+        Err(error) => return Err(error).context(what),
     };
     fs::OpenOptions::new().write(true).create(true).truncate(false).open(&marker).context(what)?;
     Copier::new(Owner::Kept).contents(from.as_fd(), to.as_fd()).map_err(|error| error.within(what()))?;

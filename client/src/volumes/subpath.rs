@@ -4,7 +4,6 @@
 //! and what the runtime is told is the open directory, by the name that /proc has for it while this process lives.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path};
 
@@ -45,7 +44,7 @@ pub fn hold(record: &Container) -> Result<Held> {
             return Err(Error::usage(format!("{}: volume-subpath is a path inside the volume, without ..", what())));
         }
         let volume = File::open(&mount.source).context(what)?;
-        let fd = beneath::open(&volume, path, OFlags::PATH).map_err(io::Error::from).context(what)?;
+        let fd = beneath::open(&volume, path, OFlags::PATH).context(what)?;
         held.by_place.push((mount.destination.clone(), fd));
     }
     Ok(held)
