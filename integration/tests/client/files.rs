@@ -1,6 +1,9 @@
-//! Files: volumes, cp, diff.
+//! Files: volumes, cp, diff, commit, export, import.
 
 use std::fs;
+use std::os::unix::fs::chown;
+
+use integration::store;
 
 use crate::harness::{BUSYBOX, World};
 
@@ -62,37 +65,108 @@ fn files_go_into_containers_and_out_whether_they_run_or_not() {
     world.assert_empty();
 }
 
+#[test]
+fn archives_go_into_containers_and_out_through_pipes_with_their_owners() {
+    let world = World::new();
+    let tree = world.dir.join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), "content").unwrap();
+    chown(tree.join("file"), Some(1234), Some(5678)).unwrap();
+    world.ok(&["run", "-d", "--name", "files", "--network", "none", BUSYBOX, "sleep", "1000"]);
+    world.ok(&["cp", "-a", tree.to_str().unwrap(), "files:/kept"]);
+    for state in ["running", "exited"] {
+        if state == "exited" {
+            world.ok(&["kill", "files"]);
+            world.until("files", ".State.Status", state);
+        }
+        let archive = world.code(&["cp", "files:/kept", "-"], 0).bytes;
+        let into = world.dir.join(format!("into-{state}"));
+        fs::create_dir(&into).unwrap();
+        world.ok(&["cp", into.to_str().unwrap(), "files:/"]);
+        let target = format!("files:/into-{state}");
+        let ran = store::run(world.command(&["cp", "-", &target]), Some(&archive)).ok();
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{state}");
+        for (input, to, said) in [
+            (&archive[..], "files:/kept/file", "must be a directory"),
+            (b"no archive", target.as_str(), "read the archive"),
+        ] {
+            let ran = store::run(world.command(&["cp", "-", to]), Some(input));
+            assert_eq!((ran.code, ran.stderr.lines().count()), (Some(125), 1), "{state}: {}", ran.stderr);
+            assert!(ran.stderr.contains(said), "{state}: {}", ran.stderr);
+        }
+    }
+    world.ok(&["start", "files"]);
+    for file in ["/kept/file", "/into-running/kept/file", "/into-exited/kept/file"] {
+        assert_eq!(world.ok(&["exec", "files", "cat", file]), "content", "{file}");
+        assert_eq!(world.ok(&["exec", "files", "stat", "-c", "%u:%g", file]), "1234:5678", "{file}");
+    }
+    world.ok(&["rm", "-f", "files"]);
+    world.assert_empty();
+}
+
+/// What is gone is told of, and is gone in what is committed.
+#[test]
+fn what_a_container_deleted_changed_and_added_is_told_and_committed() {
+    let world = World::new();
+    world.ok(&["run", "--rm", "--network", "none", "-v", "vol:/v", BUSYBOX, "true"]);
+    let script = "mkdir /dir /dir/gone && echo x >/dir/file && rm /bin/ls && chmod 711 /etc && echo y >/v/file";
+    world.ok(&["run", "--name", "first", "--network", "none", "-v", "vol:/v", BUSYBOX, "sh", "-c", script]);
+    let mut told: Vec<String> = world.ok(&["diff", "first"]).lines().map(str::to_owned).collect();
+    // Made to mount the volume upon.
+    told.retain(|it| it != "A /v");
+    assert_eq!(told, ["C /bin", "D /bin/ls", "A /dir", "A /dir/file", "A /dir/gone", "C /etc"]);
+    world.ok(&["commit", "first", "made"]);
+    let script = "rm -r /dir/gone && mv /dir/file /dir/other && test ! -e /bin/ls && stat -c %a /etc";
+    assert_eq!(world.ok(&["run", "--name", "second", "--network", "none", "made", "sh", "-c", script]), "711");
+    assert_eq!(world.ok(&["diff", "second"]), "C /dir\nD /dir/file\nD /dir/gone\nA /dir/other");
+    world.ok(&["rm", "first", "second"]);
+    world.ok(&["rmi", "made"]);
+    world.ok(&["volume", "rm", "vol"]);
+    world.assert_empty();
+}
+
 /// What was committed is what the container was, and it goes on.
 #[test]
-fn a_running_container_is_committed_exported_and_imported() {
+fn a_running_container_that_writes_is_committed_exported_and_imported() {
     let world = World::new();
-    world.ok(&[
-        "run",
-        "-d",
-        "--name",
-        "made",
-        "--network",
-        "none",
-        BUSYBOX,
-        "sh",
-        "-c",
-        "echo content >/file; sleep 1000",
-    ]);
-    while !world.ok(&["diff", "made"]).lines().any(|it| it == "A /file") {}
+    // One file is always as far as the other, or one step further.
+    let script = "echo content >/file; n=0; while :; do n=$((n+1)); \
+                  echo $n >/next; mv /next /one; echo $n >/next; mv /next /two; done";
+    world.ok(&["run", "-d", "--name", "made", "--network", "none", BUSYBOX, "sh", "-c", script]);
+    while !world.ok(&["diff", "made"]).lines().any(|it| it == "A /two") {}
+    let steps = |words: &[&str]| -> (u64, u64) {
+        let text = world.ok(&[words, &["cat", "/one", "/two"]].concat());
+        let numbers: Vec<u64> = text.lines().map(|it| it.parse().unwrap()).collect();
+        (numbers[0], numbers[1])
+    };
+    let run = ["run", "--rm", "--network", "none"];
+    let mut before = 0;
     for pause in ["--pause=true", "--pause=false"] {
         let change = "ENV COMMITTED=yes";
         world.ok(&["commit", pause, "-m", "words", "-a", "somebody", "-c", change, "made", "team/made:1"]);
         assert_eq!(world.field("made", ".State.Status"), "running", "{pause}");
-        let told =
-            world.ok(&["run", "--rm", "--network", "none", "team/made:1", "sh", "-c", "cat /file; echo $COMMITTED"]);
+        let told = world.ok(&[&run[..], &["team/made:1", "sh", "-c", "cat /file; echo $COMMITTED"]].concat());
         assert_eq!(told, "content\nyes", "{pause}");
+        if pause == "--pause=true" {
+            let (one, two) = steps(&[&run[..], &["team/made:1"]].concat());
+            assert!(one == two || one == two + 1, "{one} {two}: it was read while it went on");
+        }
+        let now = steps(&["exec", "made"]).0;
+        assert!(now > before, "it goes on: {now} after {before}");
+        before = now;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let tar = dir.path().join("root.tar").display().to_string();
+    let tar = world.dir.join("root.tar").display().to_string();
     world.ok(&["export", "-o", &tar, "made"]);
     world.ok(&["import", "-c", "ENTRYPOINT [\"cat\"]", &tar, "team/imported:1"]);
-    assert_eq!(world.ok(&["run", "--rm", "--network", "none", "team/imported:1", "/file"]), "content");
+    assert_eq!(world.ok(&[&run[..], &["team/imported:1", "/file"]].concat()), "content");
+    let piped = world.code(&["export", "made"], 0).bytes;
+    let ran = store::run(world.command(&["import", "-m", "by pipe", "-", "team/piped:1"]), Some(&piped)).ok();
+    assert_eq!(ran.stdout.trim(), world.ok(&["images", "-q", "--no-trunc", "team/piped:1"]));
+    assert_eq!(world.ok(&[&run[..], &["team/piped:1", "cat", "/file"]].concat()), "content");
+    let ran = store::run(world.command(&["import", "-", "team/broken:1"]), Some(&piped[..piped.len() / 2]));
+    assert_eq!((ran.code, ran.stderr.lines().count()), (Some(125), 1), "{}", ran.stderr);
     world.ok(&["rm", "-f", "made"]);
-    world.ok(&["rmi", "team/made:1", "team/imported:1"]);
+    world.ok(&["rmi", "team/made:1", "team/imported:1", "team/piped:1"]);
+    assert_eq!(world.ok(&["images", "-q"]).lines().count(), 1);
     world.assert_empty();
 }

@@ -237,6 +237,34 @@ fn the_hosts_network_none_and_anothers() {
 }
 
 #[test]
+fn processes_and_shared_memory_are_anothers_if_asked_for() {
+    let world = World::new();
+    let none = ["run", "--rm", "--network", "none"];
+    let run = |flags: &[&str], words: &[&str]| world.ok(&[&none[..], flags, &[BUSYBOX], words].concat());
+    world.ok(&["run", "-d", "--name", "owner", "--network", "none", "--ipc", "shareable", BUSYBOX, "sleep", "1000"]);
+    let of_owner = |kind: &str| world.ok(&["exec", "owner", "readlink", &format!("/proc/self/ns/{kind}")]);
+    for (flag, kind, other) in [("--pid", "pid", "ipc"), ("--ipc", "ipc", "pid")] {
+        let seen = |kind: &str| run(&[flag, "container:owner"], &["readlink", &format!("/proc/self/ns/{kind}")]);
+        assert_eq!(seen(kind), of_owner(kind), "{flag}");
+        assert_ne!(seen(other), of_owner(other), "{flag} gives no more than it says");
+    }
+    assert_eq!(run(&["--pid", "container:owner"], &["cat", "/proc/1/cmdline"]), "sleep\u{0}1000\u{0}");
+    run(&["--ipc", "container:owner"], &["touch", "/dev/shm/from-guest"]);
+    assert_eq!(world.ok(&["exec", "owner", "ls", "/dev/shm"]), "from-guest");
+    world.ok(&["kill", "owner"]);
+    world.until("owner", ".State.Status", "exited");
+    for flag in ["--pid", "--ipc"] {
+        let refused = world.refused(&[&none[..], &[flag, "container:owner", BUSYBOX, "true"]].concat());
+        assert!(
+            refused.contains("container:owner: that container is exited, not running: start it first"),
+            "{refused}"
+        );
+    }
+    world.ok(&["rm", "owner"]);
+    world.assert_empty();
+}
+
+#[test]
 fn what_is_said_of_names_and_servers_is_in_the_containers_files() {
     let world = World::new();
     let script = "cat /etc/hosts /etc/hostname /etc/resolv.conf";
