@@ -41,8 +41,9 @@ const ROWS: &[Row] = &[
     ("user-number", "-u 33 image", |it| it.config.user = "33".to_owned()),
     ("user-unknown", "-u 333:44 image", |it| it.config.user = "333:44".to_owned()),
     ("user-group", "-u web:video image", |it| it.config.user = "web:video".to_owned()),
-    ("groups", "--group-add audio --group-add 999 image", |it| it.host_config.group_add = all(&["audio", "999"])),
-    // One each: docker's command line mixes several.
+    // One each, here and below: dockerd mixes several groups, its command line several variables.
+    ("group", "--group-add audio image", |it| it.host_config.group_add = all(&["audio"])),
+    ("group-number", "--group-add 999 image", |it| it.host_config.group_add = all(&["999"])),
     ("variable", "-e K=V image", |it| it.config.env = all(&["K=V"])),
     ("variable-of-the-image", "-e A=cli image", |it| it.config.env = all(&["A=cli"])),
     ("variable-that-goes-without-saying", "-e HOSTNAME=other image", |it| it.config.env = all(&["HOSTNAME=other"])),
