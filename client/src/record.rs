@@ -232,6 +232,8 @@ pub struct HostConfig {
     pub sysctls: Map,
     /// The OCI runtime.
     pub runtime: String,
+    /// What that is told beside.
+    pub annotations: Map,
     /// In bytes; 0 is no limit, here and below.
     pub memory: i64,
     /// Memory and swap together; -1 is no limit.

@@ -118,6 +118,7 @@ fn host_config(flags: &Flags) -> Result<HostConfig> {
         init: flags.init,
         readonly_rootfs: flags.storage.read_only,
         runtime: flags.runtime.clone().unwrap_or_default(),
+        annotations: super::networks::pairs("--annotation", &flags.annotation)?,
         shm_size: 64 << 20,
         ..HostConfig::default()
     };

@@ -95,6 +95,9 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value> {
         "mounts": mounts::all(inputs, init.as_deref()),
         "linux": linux(inputs, &security, &capabilities, &devices)?,
     });
+    if !record.host_config.annotations.is_empty() {
+        spec["annotations"] = json!(record.host_config.annotations);
+    }
     if record.host_config.uts_mode != "host" {
         spec["hostname"] = record.config.hostname.clone().into();
         // The specification's own field came later than many runtimes: as docker, by the kernel's parameter.
