@@ -30,7 +30,7 @@ use crate::record::{Container, Status};
 use crate::records::{self, Lock};
 use crate::shim::{self, Exit, Shim};
 use crate::time::Time;
-use crate::{events, health, network, policy, rm, start};
+use crate::{events, health, network, policy, rm, shm, start};
 
 /// The status of a process that nobody saw end: as if killed.
 const KILLED: i64 = 137;
@@ -199,6 +199,7 @@ pub(crate) async fn clean(client: &Client, record: &mut Container, shim: Option<
         shim::clean_up(client, &id)?;
     }
     network::detach(client, record).await?;
+    shm::remove(client, &id)?;
     let running = client.paths.running(&id);
     match std::fs::remove_dir_all(&running) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

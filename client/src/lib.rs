@@ -73,6 +73,7 @@ pub mod rm;
 pub mod root;
 pub mod run;
 pub mod shim;
+mod shm;
 pub mod spec;
 pub mod start;
 pub mod stop;

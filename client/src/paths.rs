@@ -124,6 +124,12 @@ impl Paths {
         self.running(id).join("stdin")
     }
 
+    /// Its /dev/shm, if others may have it.
+    #[must_use]
+    pub fn shm(&self, id: &str) -> PathBuf {
+        self.running(id).join("shm")
+    }
+
     /// Its network namespace, bound.
     #[must_use]
     pub fn netns(&self, id: &str) -> PathBuf {

@@ -21,7 +21,7 @@ use crate::record::{Container, Status};
 use crate::records::{self, Lock};
 use crate::shim::{self, Shim, Streams};
 use crate::time::Time;
-use crate::{attach, ended, events, health, network, rm, spec, terminal, truth, volumes};
+use crate::{attach, ended, events, health, network, rm, shm, spec, terminal, truth, volumes};
 
 /// What the record says in place of a shim's address until there is one.
 pub(crate) const NONE_YET: &str = "none yet";
@@ -87,6 +87,7 @@ async fn make(client: &Client, lock: &Lock, record: &mut Container, root: Option
         let stdin = client.paths.stdin(&id);
         mkfifo(&stdin, Mode::S_IRUSR | Mode::S_IWUSR).context(|| format!("make {}", stdin.display()))?;
     }
+    shm::make(client, record)?;
     // These three have nothing to do with each other, and the first and the last are programs that run beside us.
     let starting = shim::spawn(client, &id)?;
     let snapshot = record.snapshot.clone();
@@ -129,6 +130,12 @@ async fn make(client: &Client, lock: &Lock, record: &mut Container, root: Option
 /// What the runtime is told.
 async fn configuration(client: &Client, record: &Container, root: &Prepared, held: &volumes::Held) -> Result<Value> {
     let network::Files { hosts, hostname, resolv_conf } = network::files(client, record);
+    let host = &record.host_config;
+    let ipc = joined(client, &host.ipc_mode, "--ipc").await?;
+    let shm = match &ipc {
+        Some(other) => Some(shm::of_other(client, other)?),
+        None => shm::of(client, record),
+    };
     spec::build(&spec::Inputs {
         record,
         files: &spec::Files { hosts, hostname, resolv_conf },
@@ -136,15 +143,16 @@ async fn configuration(client: &Client, record: &Container, root: &Prepared, hel
         links: &network::link_environment(client, record)?,
         root: root.root.as_fd(),
         joins: &spec::Joins {
-            pid: joined(client, &record.host_config.pid_mode, "--pid").await?,
-            ipc: joined(client, &record.host_config.ipc_mode, "--ipc").await?,
+            pid: joined(client, &host.pid_mode, "--pid").await?.map(|it| it.state.pid),
+            ipc: ipc.map(|it| it.state.pid),
+            shm,
         },
         held,
     })
 }
 
-/// The process of the container whose namespace is shared.
-async fn joined(client: &Client, mode: &str, flag: &str) -> Result<Option<u32>> {
+/// The container whose namespace is shared.
+async fn joined(client: &Client, mode: &str, flag: &str) -> Result<Option<Container>> {
     let Some(id) = mode.strip_prefix("container:") else { return Ok(None) };
     let other = truth::find(client, id).await?;
     if other.state.status != Status::Running {
@@ -154,7 +162,7 @@ async fn joined(client: &Client, mode: &str, flag: &str) -> Result<Option<u32>> 
             other.state.status.name()
         )));
     }
-    Ok(Some(other.state.pid))
+    Ok(Some(other))
 }
 
 /// Where its streams go.

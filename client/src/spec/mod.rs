@@ -63,13 +63,15 @@ pub struct Files {
     pub resolv_conf: PathBuf,
 }
 
-/// Processes whose namespaces are joined, as the host counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Processes whose namespaces are joined, as the host counts, and what goes with them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Joins {
     /// With `--pid container:X`.
     pub pid: Option<u32>,
     /// With `--ipc container:X`.
     pub ipc: Option<u32>,
+    /// What is bound over /dev/shm, if it is not the container's alone.
+    pub shm: Option<PathBuf>,
 }
 
 /// The whole of config.json. The root is `rootfs` in the bundle.

@@ -34,7 +34,7 @@ pub(super) fn all(inputs: &Inputs<'_>, init: Option<&Path>) -> Vec<Value> {
     let host = &record.host_config;
     let asked = asked(inputs);
     let mut lines = system(host);
-    lines.extend(shared_memory(host, joins.ipc));
+    lines.extend(shared_memory(host, joins.shm.as_deref()));
     let read_only = host.readonly_rootfs;
     for (destination, source) in
         [("/etc/resolv.conf", &files.resolv_conf), ("/etc/hostname", &files.hostname), ("/etc/hosts", &files.hosts)]
@@ -83,13 +83,12 @@ fn system(host: &HostConfig) -> Vec<Line> {
 }
 
 /// /dev/shm.
-fn shared_memory(host: &HostConfig, joined: Option<u32>) -> Option<Line> {
+fn shared_memory(host: &HostConfig, shared: Option<&Path>) -> Option<Line> {
     let bound = |source: &str| Some(Line::new("/dev/shm", "bind", source, &["rbind", "rprivate"]));
-    match (host.ipc_mode.as_str(), joined) {
+    match (host.ipc_mode.as_str(), shared) {
         ("none", _) => None,
         ("host", _) => bound("/dev/shm"),
-        // Nobody can take the mount there away or put a link in its place who is not privileged anyway.
-        (_, Some(pid)) => bound(&format!("/proc/{pid}/root/dev/shm")),
+        (_, Some(shared)) => bound(&paths::text(shared)),
         _ => {
             let size = format!("size={}", host.shm_size);
             Some(Line::new("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]))

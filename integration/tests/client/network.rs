@@ -251,6 +251,11 @@ fn processes_and_shared_memory_are_anothers_if_asked_for() {
     assert_eq!(run(&["--pid", "container:owner"], &["cat", "/proc/1/cmdline"]), "sleep\u{0}1000\u{0}");
     run(&["--ipc", "container:owner"], &["touch", "/dev/shm/from-guest"]);
     assert_eq!(world.ok(&["exec", "owner", "ls", "/dev/shm"]), "from-guest");
+    // Who does not want to share does not.
+    world.ok(&["run", "-d", "--name", "private", "--network", "none", BUSYBOX, "sleep", "1000"]);
+    let refused = world.refused(&[&none[..], &["--ipc", "container:private", BUSYBOX, "true"]].concat());
+    assert!(refused.contains("make it with --ipc shareable"), "{refused}");
+    world.ok(&["rm", "-f", "private"]);
     world.ok(&["kill", "owner"]);
     world.until("owner", ".State.Status", "exited");
     for flag in ["--pid", "--ipc"] {
