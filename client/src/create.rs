@@ -30,8 +30,8 @@ pub struct Request {
     pub record: Container,
     /// When to ask the registry.
     pub pull: Policy,
-    /// `os/arch[/variant]`; none: this host's.
-    pub platform: Option<String>,
+    /// What is pulled then, and how.
+    pub fetch: image::pull::Options,
     /// None: one is made up.
     pub name: Option<String>,
 }
@@ -63,14 +63,14 @@ pub async fn create(client: &Client, request: Request) -> Result<Container> {
 
 /// The same, still locked.
 pub(crate) async fn make(client: &Client, request: Request) -> Result<Made> {
-    let Request { mut record, pull, platform, name } = request;
+    let Request { mut record, pull, fetch, name } = request;
     if let Some(name) = &name {
         names::check("container", name)?;
         must_be_free(client, name).await?;
     }
     resolve_others(client, &mut record).await?;
     network::resolve(client, &mut record).await?;
-    let image = image::resolve(client, &record.config.image, pull, platform.as_deref()).await?;
+    let image = image::resolve(client, &record.config.image, pull, &fetch).await?;
     record.image = image.of();
     record.id = records::new_id()?;
     record.created = Time::now();

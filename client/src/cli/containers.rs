@@ -10,6 +10,7 @@ use super::output;
 use super::request::{self, View};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
+use crate::image::pull;
 use crate::record::{Container, Status};
 use crate::terminal::{self, DetachKeys};
 use crate::time::Time;
@@ -43,7 +44,9 @@ pub(super) async fn create(client: &Client, args: Create) -> Result<u8> {
 
 fn request(flags: &flags::Container, mut record: Container) -> Result<create::Request> {
     let name = Some(std::mem::take(&mut record.name)).filter(|it| !it.is_empty());
-    Ok(create::Request { record, pull: flags.pull.parse()?, platform: flags.platform.clone(), name })
+    let platform = flags.platform.clone().unwrap_or_default();
+    let fetch = pull::Options { platform, quiet: flags.quiet, ..pull::Options::default() };
+    Ok(create::Request { record, pull: flags.pull.parse()?, fetch, name })
 }
 
 fn detach_keys(given: Option<&str>) -> Result<DetachKeys> {

@@ -8,12 +8,13 @@ use super::{Image, Policy, dangling, pull};
 use crate::client::Client;
 use crate::error::{Context, Error, Kind, Result};
 
-/// The image for a container: found here, or fetched as `policy` says, and unpacked. What is fetched is shown on standard error.
+/// The image for a container: found here, or fetched as `policy` says, and unpacked. What is fetched is shown on standard error,
+/// unless it shall be quiet.
 ///
 /// # Errors
 /// There is none here and it may or can not be fetched, or the word means several.
-pub async fn resolve(client: &Client, word: &str, policy: Policy, platform: Option<&str>) -> Result<Image> {
-    let platform = platform.unwrap_or_default();
+pub async fn resolve(client: &Client, word: &str, policy: Policy, fetch: &pull::Options) -> Result<Image> {
+    let platform = fetch.platform.as_str();
     let here = match policy {
         Policy::Always => None,
         Policy::Missing | Policy::Never => match find_for(client, word, platform).await {
@@ -28,11 +29,10 @@ pub async fn resolve(client: &Client, word: &str, policy: Policy, platform: Opti
             let Some(reference) = Reference::parse(word).filter(|_| !word.starts_with("sha256:")) else {
                 return Err(missing(word));
             };
-            if policy == Policy::Missing {
+            if policy == Policy::Missing && !fetch.quiet {
                 eprintln!("Unable to find image '{}' locally", reference.familiar());
             }
-            let options = pull::Options { platform: platform.to_owned(), ..pull::Options::default() };
-            pull::one(client, &reference, &options, &mut pull::Show::pull_for_container(false)).await?;
+            pull::one(client, &reference, fetch, &mut pull::Show::pull_for_container(fetch.quiet)).await?;
             find_for(client, word, platform).await?
         }
     };
