@@ -219,7 +219,20 @@ impl Session<'_> {
         let Self { shim, exec, mut frames, stdin, tty, options } = self;
         let raw = if tty && stdin.is_some() { Raw::enter()? } else { None };
         let mut signals = Signals::new(raw.is_some(), tty, options.sig_proxy)?;
-        begin().await?;
+        // Asked for before it runs: one that ends at once may be gone, and all that the shim knew of it, before we could ask.
+        let mut exit = Box::pin(shim.wait(exec));
+        let mut begun = Box::pin(begin());
+        let early = tokio::select! {
+            biased;
+            ended = &mut exit => {
+                begun.await?;
+                Some(ended?)
+            }
+            done = &mut begun => {
+                done?;
+                None
+            }
+        };
         let output = show(&mut frames, !options.no_stdout, !options.no_stderr);
         let input = async {
             match stdin {
@@ -228,9 +241,11 @@ impl Session<'_> {
             }
         };
         let (mut output, mut input) = (Box::pin(output), Box::pin(input));
-        let mut exit = Box::pin(shim.wait(exec));
         let mut shown = None;
         let exit = loop {
+            if let Some(exit) = early {
+                break exit;
+            }
             tokio::select! {
                 ended = &mut exit => break ended?,
                 done = &mut output, if shown.is_none() => {

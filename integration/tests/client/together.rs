@@ -32,6 +32,20 @@ fn commands_that_meet_at_one_container_take_turns() {
     }
 }
 
+/// Whoever cleans up after it may be faster than the client that asks how it ended.
+#[test]
+fn what_ends_at_once_and_is_removed_tells_its_exit_code() {
+    let world = World::new();
+    for _ in 0..8 {
+        let words = ["run", "--rm", "--network", "none", BUSYBOX, "sh", "-c", "echo out; exit 7"];
+        let runs: Vec<_> = (0..8).map(|_| world.spawn(&words)).collect();
+        for run in runs {
+            assert_eq!(finish(run), (7, "out\n".to_owned(), String::new()));
+        }
+    }
+    world.assert_empty();
+}
+
 #[test]
 fn an_end_races_with_every_command() {
     let world = World::new();
