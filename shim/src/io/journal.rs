@@ -119,11 +119,11 @@ impl Journal {
             line.extend_from_slice(piece);
             while line.len() >= CHUNK {
                 let rest = line.split_off(boundary(line));
-                records.extend_from_slice(&record(line, stream));
+                self.collect(&mut records, &record(line, stream));
                 *line = rest;
             }
             if line.ends_with(b"\n") {
-                records.extend_from_slice(&record(line, stream));
+                self.collect(&mut records, &record(line, stream));
                 line.clear();
             }
         }
@@ -132,6 +132,16 @@ impl Journal {
             *line = Vec::new();
         }
         self.append(&records);
+    }
+
+    /// Puts a record behind others that are still to be written; those are, if with it the file would be too long.
+    fn collect(&self, records: &mut Vec<u8>, record: &[u8]) {
+        let limit = self.target.max_size;
+        if limit > 0 && self.size.get() + (records.len() + record.len()) as u64 > limit {
+            self.append(records);
+            records.clear();
+        }
+        records.extend_from_slice(record);
     }
 
     /// Writes records; the process goes on when that fails.

@@ -86,21 +86,24 @@ fn full_logs_are_put_aside_and_the_oldest_goes() {
         let client = Client::new();
         let log = client.path("log");
         let uri = format!("json-file://{}?max-size=1k&max-file=3", log.display());
-        let (mut io, mut child) = open(&Client::outputs(&uri, "")).await.unwrap();
-        io.start().unwrap();
-        let out = stdout(&mut child);
-        for number in 0..100 {
-            out.write(format!("line {number}\n")).await;
-            settle().await;
-        }
-        drop(out);
-        io.drained().await;
-        io.close().await;
         let names = |number: u32| client.path(&if number == 0 { "log".to_owned() } else { format!("log.{number}") });
-        assert!((0..3).all(|it| fs::metadata(names(it)).unwrap().len() <= 1024) && fs::metadata(names(3)).is_err());
-        let lines: Vec<_> = (0..3).rev().flat_map(|it| records(names(it))).map(|(text, _)| text).collect();
-        let last: Vec<_> = (100 - lines.len()..100).map(|number| format!("line {number}\n")).collect();
-        assert_eq!(lines, last);
+        // Line by line, or all in one piece, as they come from a process that was faster than we.
+        for in_piece in [1, 100] {
+            let (mut io, mut child) = open(&Client::outputs(&uri, "")).await.unwrap();
+            io.start().unwrap();
+            let out = stdout(&mut child);
+            let text: Vec<String> = (0..100).map(|number| format!("line {number}\n")).collect();
+            for piece in text.chunks(in_piece) {
+                out.write(piece.concat()).await;
+                settle().await;
+            }
+            drop(out);
+            io.drained().await;
+            io.close().await;
+            assert!((0..3).all(|it| fs::metadata(names(it)).unwrap().len() <= 1024) && fs::metadata(names(3)).is_err());
+            let lines: Vec<_> = (0..3).rev().flat_map(|it| records(names(it))).map(|(text, _)| text).collect();
+            assert_eq!(lines, text[100 - lines.len()..]);
+        }
 
         // One file: it begins again.
         let single = client.path("single");
