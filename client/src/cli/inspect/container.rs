@@ -1,6 +1,7 @@
 //! A container as docker's `inspect` shows it. The record has docker's names already; here is what docker has beside it, and its order.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -153,10 +154,8 @@ pub(super) fn of(client: &Client, record: &Container) -> Inspected {
     let (path, args) =
         words.split_first().map_or((String::new(), Vec::new()), |(first, rest)| (first.clone(), rest.to_vec()));
     // Before its first start it has none of these.
-    let begun = !record.state.started_at.is_never();
-    let directory = client.paths.container(&record.id);
-    let file = |name: &str| if begun { paths::text(&directory.join(name)) } else { String::new() };
-    let logs = begun && record.host_config.log_config.kind != "none";
+    let file = |path: &Path| if path.is_file() { paths::text(path) } else { String::new() };
+    let files = crate::network::files(client, record);
     Inspected {
         id: record.id.clone(),
         created: record.created,
@@ -164,10 +163,10 @@ pub(super) fn of(client: &Client, record: &Container) -> Inspected {
         args,
         state: state(&record.state),
         image: record.image.id.clone(),
-        resolv_conf_path: file("resolv.conf"),
-        hostname_path: file("hostname"),
-        hosts_path: file("hosts"),
-        log_path: if logs { paths::text(&client.paths.log(&record.id)) } else { String::new() },
+        resolv_conf_path: file(&files.resolv_conf),
+        hostname_path: file(&files.hostname),
+        hosts_path: file(&files.hosts),
+        log_path: file(&client.paths.log(&record.id)),
         name: format!("/{}", record.name),
         restart_count: record.state.restart_count,
         driver: "overlayfs",
@@ -238,7 +237,7 @@ const NULL_WHEN_EMPTY: [&str; 10] = [
 ];
 
 /// Fields that docker leaves out when nothing was asked for.
-const ABSENT_WHEN_EMPTY: [&str; 4] = ["Mounts", "Tmpfs", "Sysctls", "Init"];
+const ABSENT_WHEN_EMPTY: [&str; 5] = ["Annotations", "Mounts", "Tmpfs", "Sysctls", "Init"];
 
 fn host_config(record: &Container) -> Value {
     let mut value = serde_json::to_value(&record.host_config).unwrap_or_default();
@@ -252,6 +251,19 @@ fn host_config(record: &Container) -> Value {
         if fields.get(name).is_some_and(is_empty) {
             fields.remove(name);
         }
+    }
+    let host = &record.host_config;
+    if host.privileged {
+        // Nothing is hidden, which is another thing than a list that somebody gave as empty.
+        for name in ["MaskedPaths", "ReadonlyPaths"] {
+            fields.insert(name.to_owned(), Value::Null);
+        }
+    }
+    let shares = host.privileged || host.pid_mode == "host" || host.ipc_mode == "host";
+    if shares && !host.security_opt.iter().any(|it| it.starts_with("label")) {
+        // So docker says that no label keeps it from what it shares with the host.
+        fields
+            .insert("SecurityOpt".to_owned(), json!([&host.security_opt[..], &["label=disable".to_owned()]].concat()));
     }
     if record.host_config.pids_limit == 0 {
         fields.insert("PidsLimit".to_owned(), Value::Null);
@@ -324,10 +336,11 @@ fn network_settings(client: &Client, record: &Container) -> NetworkSettings {
     let runs = record.state.pid > 0;
     // Docker's old fields are those of the default network.
     let old = record.networks.get("bridge").cloned().unwrap_or_default();
-    let own = runs && !["host", "none"].contains(&record.host_config.network_mode.as_str());
-    let networks = if record.networks.is_empty() && ["host", "none"].contains(&record.host_config.network_mode.as_str())
-    {
-        BTreeMap::from([(record.host_config.network_mode.clone(), network(record, &Endpoint::default()))])
+    let mode = record.host_config.network_mode.as_str();
+    let bare = ["host", "none"].contains(&mode);
+    let own = runs && !bare && !mode.starts_with("container:");
+    let networks = if bare {
+        BTreeMap::from([(mode.to_owned(), bare_network(client, record))])
     } else {
         record.networks.iter().map(|(name, endpoint)| (name.clone(), network(record, endpoint))).collect()
     };
@@ -365,6 +378,18 @@ fn ports(record: &Container) -> BTreeMap<String, Option<Vec<PortBinding>>> {
         all.insert(port.clone(), (!bindings.is_empty()).then(|| bindings.iter().map(shown).collect()));
     }
     all
+}
+
+/// The host's network, or none: an id is all there is of it.
+fn bare_network(client: &Client, record: &Container) -> Network {
+    let known = crate::network::list(client).unwrap_or_default();
+    let known = known.into_iter().find(|it| it.name == record.host_config.network_mode);
+    let mut shown =
+        network(record, &Endpoint { network_id: known.map(|it| it.id).unwrap_or_default(), ..Endpoint::default() });
+    if record.state.pid > 0 {
+        shown.endpoint_id = crate::network::endpoint_id(&record.id, &shown.network_id);
+    }
+    shown
 }
 
 /// As `network inspect` has it; there is none while the container does not run.
