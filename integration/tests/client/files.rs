@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
+use std::path::Path;
 
-use integration::store;
+use integration::{store, wait};
 
 use crate::harness::{BUSYBOX, World};
 
@@ -167,6 +168,50 @@ fn a_running_container_that_writes_is_committed_exported_and_imported() {
     assert_eq!((ran.code, ran.stderr.lines().count()), (Some(125), 1), "{}", ran.stderr);
     world.ok(&["rm", "-f", "made"]);
     world.ok(&["rmi", "team/made:1", "team/imported:1", "team/piped:1"]);
+    // The first of the two that were committed by one name has none since.
+    assert!(world.ok(&["image", "prune", "-f"]).contains("deleted: sha256:"));
     assert_eq!(world.ok(&["images", "-q"]).lines().count(), 1);
+    world.assert_empty();
+}
+
+/// CVE-2018-15664: whatever a container puts in place of a directory meanwhile, nothing of the host is read or written.
+#[test]
+fn a_container_that_swaps_a_directory_and_a_link_gets_nothing_of_the_host() {
+    let world = World::new();
+    let outside = world.dir.join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "host").unwrap();
+    fs::write(world.dir.join("new"), "new").unwrap();
+    // Inside, the link leads to a directory of the same name, which is the container's.
+    let script =
+        "mkdir -p /w/path $0 && echo inside >/w/path/file && echo inside >$0/file && ln -s $0 /w/link && echo swapping
+        while :; do mv /w/path /w/dir && mv /w/link /w/path && mv /w/path /w/link && mv /w/dir /w/path; done";
+    let words = ["run", "-d", "--name", "swaps", "--network", "none", BUSYBOX, "sh", "-c", script];
+    world.ok(&[&words[..], &[outside.to_str().unwrap()]].concat());
+    wait::until("it swaps", || world.ok(&["logs", "swaps"]) == "swapping");
+    let here = |name: String| world.dir.join(name).display().to_string();
+    let (mut taken, mut given) = (0, 0);
+    for step in 0..40 {
+        let out = here(format!("out-{step}"));
+        let ran = world.run(&["cp", "-L", "swaps:/w/path/file", &out]);
+        assert!(ran.code == Some(0) || ran.code == Some(125) && ran.stderr.lines().count() == 1, "{}", ran.stderr);
+        if ran.code == Some(0) {
+            taken += 1;
+            assert_eq!(fs::read_to_string(&out).unwrap(), "inside\n");
+        }
+        let whole = here(format!("whole-{step}"));
+        if world.run(&["cp", "-L", "swaps:/w/path", &whole]).code == Some(0) {
+            assert_eq!(fs::read_to_string(Path::new(&whole).join("file")).unwrap(), "inside\n");
+        }
+        let to = format!("swaps:/w/path/new-{step}");
+        let ran = world.run(&["cp", &here("new".to_owned()), &to]);
+        assert!(ran.code == Some(0) || ran.code == Some(125) && ran.stderr.lines().count() == 1, "{}", ran.stderr);
+        given += i32::from(ran.code == Some(0));
+        let names: Vec<_> = fs::read_dir(&outside).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(names, ["file"], "it was written to the host");
+    }
+    assert!(taken > 0 && given > 0, "{taken} {given}");
+    assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "host");
+    world.ok(&["rm", "-f", "swaps"]);
     world.assert_empty();
 }

@@ -5,6 +5,7 @@
 // clippy.toml says what the runtime must not do; tests may make files, wait and exit as they like.
 #![allow(clippy::disallowed_methods)]
 
+mod dockers;
 mod face;
 mod files;
 mod harness;
@@ -13,6 +14,8 @@ mod killed;
 mod lifecycle;
 mod network;
 mod restarts;
+mod said;
+mod seen;
 mod terminal;
 mod together;
 mod wrong;
