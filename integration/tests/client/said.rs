@@ -138,7 +138,7 @@ fn searches_have_limits_and_passwords_may_be_words() {
     let body = format!(
         r#"{{"results": [{{"name": "app", "description": "{long}", "star_count": 7}}, {{"name": "b/app", "star_count": 1}}]}}"#
     );
-    let answer = || Instead { body: body.clone().into(), ..Instead::new("GET /v1/search", 200) };
+    let answer = || Instead { body: body.clone(), ..Instead::new("GET /v1/search", 200) };
     registry.faults(|it| it.instead = [answer(), answer(), answer()].into());
     let host = registry.host();
     let term = format!("{host}/app");
