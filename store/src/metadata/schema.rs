@@ -35,6 +35,9 @@ const STEPS: &[&str] = &[
          PRIMARY KEY (ns, id)) WITHOUT ROWID;
      CREATE TABLE lease_resources (ns TEXT NOT NULL, lease TEXT NOT NULL, type TEXT NOT NULL, id TEXT NOT NULL,
          PRIMARY KEY (ns, lease, type, id)) WITHOUT ROWID;",
+    // 1 -> 2. Across namespaces only verified layers are looked for: what is prepared and removed is not in that index.
+    "DROP INDEX snapshots_name;
+     CREATE INDEX snapshots_verified ON snapshots (snapshotter, name) WHERE verified = 1;",
 ];
 
 /// Opens the file and says how it is used.
@@ -46,8 +49,9 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     made.open(path).context(|| format!("open {shown}"))?;
     let connection = Connection::open(path).map_err(|it| failed(&format!("open {shown}"), it))?;
     // EXCLUSIVE before the first access: the log's index is then in memory, and a second daemon cannot get in even without our lock.
+    // The log keeps the room of its usual 2000 pages when it begins anew, or the file system would give it out again each time.
     let settings = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
-                    PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 4194304; PRAGMA temp_store = MEMORY;";
+                    PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 16777216; PRAGMA temp_store = MEMORY;";
     connection.execute_batch(settings).map_err(|it| failed(&format!("open {shown}"), it))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
@@ -119,6 +123,33 @@ mod tests {
         assert!(error.message.contains("to version 2"), "{error}");
         assert_eq!(connection.pragma_query_value::<u32, _>(None, "user_version", |row| row.get(0)).unwrap(), 1);
         connection.execute("INSERT INTO b VALUES (1)", []).unwrap_err();
+    }
+
+    #[test]
+    fn the_log_begins_anew_in_the_room_that_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metadata.db");
+        let connection = open(&path).unwrap();
+        connection.execute_batch("CREATE TABLE a (x INTEGER PRIMARY KEY, y)").unwrap();
+        let log = || std::fs::metadata(dir.path().join("metadata.db-wal")).unwrap().len();
+        let mut longest = 0;
+        for number in 0..6000 {
+            connection.execute("INSERT OR REPLACE INTO a VALUES (?1, zeroblob(100))", [number % 7]).unwrap();
+            assert!(log() >= longest, "after {number} changes the log had {longest} bytes, and now {}", log());
+            longest = log();
+        }
+        assert!((8_000_000..9_000_000).contains(&longest), "the log has {longest} bytes");
+    }
+
+    #[test]
+    fn layers_of_other_namespaces_are_found_by_an_index_that_has_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metadata.db");
+        let mut connection = open(&path).unwrap();
+        migrate(&mut connection, &path).unwrap();
+        let text = format!("EXPLAIN QUERY PLAN {}", crate::snapshots::rows::verified_anywhere_text());
+        let plan: String = connection.query_row(&text, ["overlayfs", "x"], |row| row.get("detail")).unwrap();
+        assert!(plan.contains("USING INDEX snapshots_verified"), "{plan}");
     }
 
     #[test]

@@ -175,9 +175,14 @@ pub(super) fn hold(
     Ok(true)
 }
 
+/// SQLite takes its index for it only if `verified = 1` is written out.
+pub(crate) fn verified_anywhere_text() -> String {
+    format!("SELECT {COLUMNS} FROM snapshots WHERE snapshotter = ?1 AND name = ?2 AND verified = 1 LIMIT 1")
+}
+
 fn verified_anywhere(transaction: &Transaction<'_>, snapshotter: &str, name: &str) -> Result<Option<Row>> {
-    let text = format!("SELECT {COLUMNS} FROM snapshots WHERE snapshotter = ?1 AND name = ?2 AND verified = 1 LIMIT 1");
-    let mut statement = transaction.prepare_cached(&text).map_err(|it| failed("look for a layer", it))?;
+    let mut statement =
+        transaction.prepare_cached(&verified_anywhere_text()).map_err(|it| failed("look for a layer", it))?;
     let found = statement.query_row([snapshotter, name], |row| Ok(from_row(row))).optional();
     found.map_err(|it| failed("look for a layer", it))?.transpose()
 }
