@@ -5,9 +5,10 @@ use tare_proto::snapshots::*;
 use tare_proto::{Empty, MessageField, snapshots_ttrpc};
 use ttrpc::asynchronous::{ServerStreamSender, TtrpcContext};
 
-use super::session::{Session, unsent};
+use super::session::{Call, Session, unsent};
 use super::wire;
 use crate::error::Error;
+use crate::metadata::Labels;
 use crate::snapshots::{self, changes};
 
 /// Snapshots in one message of a list.
@@ -23,14 +24,7 @@ impl snapshots_ttrpc::Snapshots for Session {
         let mounts = self
             .answer(context, move |call| {
                 let labels = wire::labels(request.labels);
-                call.snapshots().prepare(&changes::Request {
-                    ns: &call.ns,
-                    snapshotter: &request.snapshotter,
-                    key: &request.key,
-                    parent: &request.parent,
-                    labels: &labels,
-                    lease: call.lease(),
-                })
+                call.snapshots().prepare(&wanted(call, &request.snapshotter, &request.key, &request.parent, &labels))
             })
             .await?;
         let mut response = PrepareSnapshotResponse::new();
@@ -42,14 +36,7 @@ impl snapshots_ttrpc::Snapshots for Session {
         let mounts = self
             .answer(context, move |call| {
                 let labels = wire::labels(request.labels);
-                call.snapshots().view(&changes::Request {
-                    ns: &call.ns,
-                    snapshotter: &request.snapshotter,
-                    key: &request.key,
-                    parent: &request.parent,
-                    labels: &labels,
-                    lease: call.lease(),
-                })
+                call.snapshots().view(&wanted(call, &request.snapshotter, &request.key, &request.parent, &labels))
             })
             .await?;
         let mut response = ViewSnapshotResponse::new();
@@ -69,14 +56,7 @@ impl snapshots_ttrpc::Snapshots for Session {
     async fn commit(&self, context: &TtrpcContext, request: CommitSnapshotRequest) -> ttrpc::Result<Empty> {
         self.answer(context, move |call| {
             let labels = wire::labels(request.labels);
-            let active = changes::Request {
-                ns: &call.ns,
-                snapshotter: &request.snapshotter,
-                key: &request.key,
-                parent: &request.parent,
-                labels: &labels,
-                lease: call.lease(),
-            };
+            let active = wanted(call, &request.snapshotter, &request.key, &request.parent, &labels);
             call.snapshots().commit(&request.name, &active)
         })
         .await?;
@@ -158,6 +138,17 @@ impl snapshots_ttrpc::Snapshots for Session {
         .await?;
         Ok(Empty::new())
     }
+}
+
+/// What a call of the client's is about.
+fn wanted<'a>(
+    call: &'a Call,
+    snapshotter: &'a str,
+    key: &'a str,
+    parent: &'a str,
+    labels: &'a Labels,
+) -> changes::Request<'a> {
+    changes::Request { ns: &call.ns, snapshotter, key, parent, labels, lease: call.lease() }
 }
 
 fn message(info: &snapshots::Info) -> Info {
