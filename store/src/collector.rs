@@ -1,6 +1,6 @@
 //! When collection runs by itself: some time after something was removed, and now and then.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -21,11 +21,11 @@ struct Inner {
 }
 
 impl Collector {
-    /// Starts what collects by the store's schedule. It ends with the runtime, or when the last clone is dropped.
+    /// Starts what collects by the store's schedule. It ends with the runtime.
     #[must_use]
     pub fn start(store: &Store) -> Self {
         let this = Self(Arc::new(Inner { store: store.clone(), removed: Notify::new(), one: Mutex::new(()) }));
-        tokio::spawn(by_schedule(Arc::downgrade(&this.0), store.config.collect.clone()));
+        tokio::spawn(by_schedule(this.clone(), store.config.collect.clone()));
         this
     }
 
@@ -43,9 +43,8 @@ impl Collector {
     }
 }
 
-async fn by_schedule(inner: Weak<Inner>, schedule: Schedule) {
+async fn by_schedule(this: Collector, schedule: Schedule) {
     loop {
-        let Some(this) = inner.upgrade() else { return };
         let due = async {
             match schedule.every {
                 Some(every) => tokio::time::sleep(every).await,
@@ -55,7 +54,7 @@ async fn by_schedule(inner: Weak<Inner>, schedule: Schedule) {
         let removed = async {
             match schedule.after {
                 Some(after) => {
-                    this.removed.notified().await;
+                    this.0.removed.notified().await;
                     // What is removed in the meantime goes along.
                     tokio::time::sleep(after).await;
                 }
@@ -66,7 +65,7 @@ async fn by_schedule(inner: Weak<Inner>, schedule: Schedule) {
             () = due => {}
             () = removed => {}
         }
-        let collector = Collector(this);
+        let collector = this.clone();
         match crate::store::blocking(move || collector.collect(&Options::default())).await {
             Ok(done) => tracing::info!(?done, "collected"),
             Err(error) => tracing::warn!(%error, "collect"),
