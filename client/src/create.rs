@@ -119,10 +119,7 @@ async fn must_be_free(client: &Client, name: &str) -> Result<()> {
         // Which may be one that is just being removed.
         Some(id) => match truth::find(client, &id).await {
             Err(error) if error.kind == Kind::NotFound => Ok(()),
-            _ => Err(Error::conflict(format!(
-                "the name {name:?} is that of container {}: remove or rename that one, or choose another name",
-                records::short(&id)
-            ))),
+            _ => Err(records::taken(name, &id)),
         },
         None => Ok(()),
     }

@@ -3,15 +3,15 @@
 //!
 //! ```text
 //! the record says         and so it is                                         what is done, with the lock held
-//! running, paused         the shim says so                                     nothing
+//! running, paused         the shim says so                                     somebody is set to watch its health, if nobody does
 //! running, paused         the shim says: stopped                               over
 //! running, paused         no shim (killed, or the host was booted)             clean up, over
-//! any other, with a shim  a start or a clean-up was killed                     clean up
+//! any other, with a shim  a start or a clean-up was killed                     running, if the shim says so; or else clean up
 //! restarting              nobody waits to start it again                       somebody is set to
 //! removing                a create or a removal was killed                     removed
 //!
-//! over:  exited, the code and the time are saved ─> task deleted, network given back, RUN/containers/<id> removed
-//!        ─> saved without a shim, as exited | restarting | removing ─> removed, or somebody set to start it again ─> the shim ends
+//! over:  exited | restarting | removing, the code and the time are saved ─> task deleted, network given back, RUN/containers/<id> removed
+//!        ─> saved without a shim ─> removed, or somebody set to start it again ─> the shim ends
 //! ```
 //!
 //! Each step may be the last one of a process that is killed, and may be done twice. The end of the shim comes last of all: it
@@ -42,12 +42,8 @@ const BOOTED: i64 = 255;
 /// # Errors
 /// Something cannot be cleaned up; what could be was.
 pub(crate) async fn settle(client: &Client, id: &str) -> Result<Option<i64>> {
-    let held = records::lock(client, id).and_then(|lock| lock.load().map(|record| (lock, record)));
-    let (lock, record) = match held {
-        // Removed meanwhile.
-        Err(error) if error.kind == Kind::NotFound => return Ok(None),
-        held => held?,
-    };
+    // Removed meanwhile.
+    let Some((lock, record)) = records::hold(client, id)? else { return Ok(None) };
     Ok(match check(client, lock, record).await? {
         Some((_, record)) if matches!(record.state.status, Status::Running | Status::Paused) => None,
         Some((_, record)) => Some(record.state.exit_code),
@@ -71,6 +67,7 @@ pub(crate) async fn check(client: &Client, lock: Lock, mut record: Container) ->
                     record.state.status = status;
                     lock.save(&record)?;
                 }
+                health::ensure(client, &record)?;
                 Ok(Some((lock, record)))
             }
             How::Ended(shim, exit) => over(client, lock, record, Some(shim), exit).await,
@@ -79,23 +76,32 @@ pub(crate) async fn check(client: &Client, lock: Lock, mut record: Container) ->
                 over(client, lock, record, None, exit).await
             }
         },
-        Status::Restarting => {
-            policy::ensure(client, &record)?;
-            Ok(Some((lock, record)))
-        }
-        Status::Created | Status::Exited | Status::Dead => {
-            if !record.state.shim.is_empty() {
-                if let How::Runs(status) = how(client, &record).await? {
-                    return adopt(client, lock, record, status).await.map(Some);
-                }
-                let shim = shim_of(client, &record).await;
-                clean(client, &mut record, shim.as_ref()).await?;
-                lock.save(&record)?;
-                end(shim).await;
+        Status::Restarting | Status::Created | Status::Exited | Status::Dead => {
+            let (lock, record) = recover(client, lock, record).await?;
+            if record.state.status == Status::Restarting {
+                policy::ensure(client, &record)?;
             }
             Ok(Some((lock, record)))
         }
     }
+}
+
+/// Finds what a start or a clean-up has left that was killed: what runs is adopted, all else is taken away.
+///
+/// # Errors
+/// As [`settle`].
+pub(crate) async fn recover(client: &Client, lock: Lock, mut record: Container) -> Result<(Lock, Container)> {
+    if record.state.shim.is_empty() {
+        return Ok((lock, record));
+    }
+    if let How::Runs(status) = how(client, &record).await? {
+        return adopt(client, lock, record, status).await;
+    }
+    let shim = shim_of(client, &record).await;
+    clean(client, &mut record, shim.as_ref()).await?;
+    lock.save(&record)?;
+    end(shim).await;
+    Ok((lock, record))
 }
 
 /// A container that was started by a command that was killed before it could say so.
@@ -107,7 +113,7 @@ async fn adopt(client: &Client, lock: Lock, mut record: Container, status: Statu
     record.state.stopped_by_user = false;
     record.state.health = health::at_start(&record);
     lock.save(&record)?;
-    health::watch_over(client, &record)?;
+    health::ensure(client, &record)?;
     Ok((lock, record))
 }
 
@@ -161,9 +167,6 @@ async fn over(
     {
         record.state.oom_killed |= oom_killed(shim).await;
     }
-    lock.save(&record)?;
-    events::container(&client.paths, "die", &record, &[("exitCode", &exit.code.to_string())]);
-    clean(client, &mut record, shim.as_ref()).await?;
     // After a boot it is `tarectl boot` that brings back what should run.
     let again = if booted { None } else { policy::next(&record) };
     if let Some(delay) = again {
@@ -172,6 +175,10 @@ async fn over(
     } else if record.host_config.auto_remove {
         record.state.status = Status::Removing;
     }
+    // What is to follow is saved with the end: whoever goes on, if we are killed, could not tell it from a start that was.
+    lock.save(&record)?;
+    events::container(&client.paths, "die", &record, &[("exitCode", &exit.code.to_string())]);
+    clean(client, &mut record, shim.as_ref()).await?;
     lock.save(&record)?;
     let left = match record.state.status {
         Status::Restarting => {
@@ -261,8 +268,10 @@ async fn oom_killed(shim: &Shim) -> bool {
 pub(crate) fn is_plausible(client: &Client, record: &Container) -> bool {
     let state = &record.state;
     match state.status {
-        Status::Running | Status::Paused => is_process(state.pid) && shim::is_alive(&state.shim),
-        Status::Restarting => policy::is_ensured(client, &record.id),
+        Status::Running | Status::Paused => {
+            is_process(state.pid) && shim::is_alive(&state.shim) && health::is_ensured(client, record)
+        }
+        Status::Restarting => state.shim.is_empty() && policy::is_ensured(client, &record.id),
         Status::Removing => false,
         Status::Created | Status::Exited | Status::Dead => state.shim.is_empty(),
     }

@@ -2,21 +2,23 @@
 //!
 //! There is no daemon to run them. So whoever starts a container that has one leaves a process behind, `tarectl watch-health ID`: it runs
 //! the test in the container at each interval, writes what it finds into the record, and ends with the container, when that is
-//! started anew, or with its shim. One that was killed is missed by nobody but by its container's health, which stays as it was.
+//! started anew, or with its shim. One that was killed is replaced by the next command that looks at its container.
 //!
 //! ```text
 //! starting ── a test succeeds ──> healthy ── `retries` failures in a row ──> unhealthy ── a test succeeds ──> healthy
 //!     └─ `retries` failures in a row after `start-period` ──> unhealthy
 //! ```
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::background::{self, Turn};
 use crate::client::Client;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::record::{Container, Health, HealthResult, HealthState, Status};
 use crate::shim::Shim;
 use crate::time::Time;
-use crate::{events, exec, policy, records};
+use crate::{events, exec, records};
 
 /// Docker's defaults.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -34,12 +36,22 @@ pub(crate) fn at_start(record: &Container) -> Option<HealthState> {
     test_of(record).map(|_| HealthState { status: "starting".to_owned(), ..HealthState::default() })
 }
 
-/// Leaves a process behind that watches, if there is something to watch.
-pub(crate) fn watch_over(client: &Client, record: &Container) -> Result<()> {
-    match record.state.health {
-        Some(_) => policy::background(client, "watch-health", &record.id),
-        None => Ok(()),
+/// Leaves a process behind that watches, if there is something to watch and nobody does.
+pub(crate) fn ensure(client: &Client, record: &Container) -> Result<()> {
+    if is_ensured(client, record) {
+        return Ok(());
     }
+    background::ensure(client, "watch-health", &record.id, &turn(client, &record.id))
+}
+
+/// Whether somebody watches, or there is nothing to watch.
+pub(crate) fn is_ensured(client: &Client, record: &Container) -> bool {
+    record.state.health.is_none() || background::is_taken(&turn(client, &record.id))
+}
+
+/// What whoever watches holds. Each run has its own, for whoever watched the last one may not have ended yet.
+fn turn(client: &Client, id: &str) -> PathBuf {
+    client.paths.running(id).join("health.lock")
 }
 
 /// `tarectl watch-health ID`: checks one run of a container from its start to its end.
@@ -47,10 +59,10 @@ pub(crate) fn watch_over(client: &Client, record: &Container) -> Result<()> {
 /// # Errors
 /// The record or the shim cannot be reached though the container runs.
 pub async fn watch(client: &Client, id: &str) -> Result<()> {
-    let record = match records::load(client, id) {
-        Err(error) if error.kind == Kind::NotFound => return Ok(()),
-        record => record?,
-    };
+    // With the lock on the record, so that both are of one run.
+    let Some((lock, record)) = records::hold(client, id)? else { return Ok(()) };
+    let Some(_turn) = Turn::take(&turn(client, id))? else { return Ok(()) };
+    drop(lock);
     let Some((health, command)) = test_of(&record) else { return Ok(()) };
     let Ok(shim) = Shim::of(&record).await else { return Ok(()) };
     let run = record.state.started_at;
@@ -116,14 +128,7 @@ async fn check(
 
 /// Writes a result into the record; false when it is another run's by now.
 fn note(client: &Client, id: &str, run: Time, health: &Health, result: HealthResult) -> Result<bool> {
-    let lock = match records::lock(client, id) {
-        Err(error) if error.kind == Kind::NotFound => return Ok(false),
-        lock => lock?,
-    };
-    let mut record = match lock.load() {
-        Err(error) if error.kind == Kind::NotFound => return Ok(false),
-        record => record?,
-    };
+    let Some((lock, mut record)) = records::hold(client, id)? else { return Ok(false) };
     if record.state.started_at != run || !matches!(record.state.status, Status::Running | Status::Paused) {
         return Ok(false);
     }

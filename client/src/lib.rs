@@ -39,6 +39,7 @@
 
 pub mod archive;
 pub mod attach;
+mod background;
 pub mod beneath;
 pub mod boot;
 pub mod changes;
@@ -48,6 +49,7 @@ pub mod commit;
 pub mod cp;
 pub mod create;
 pub mod diff;
+mod disk;
 mod ended;
 pub mod error;
 pub mod events;

@@ -6,23 +6,18 @@
 //!                          └─ `tarectl revive ID`, in the background: waits, then starts it, if it is still to be
 //! ```
 //!
-//! Whoever revives holds `revive.lock` in the container's directory: a second one ends at once, and a command that finds a container to be
-//! restarted and the lock free sets another to it.
+//! Whoever waits to revive it holds `revive.lock` in the container's directory, until it has the lock on the record: a second one ends at
+//! once, and a command that finds a container to be restarted and the lock free sets another to it.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
-
+use crate::background::{self, Turn};
 use crate::client::Client;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::record::{Container, Status};
 use crate::watch::Watch;
-use crate::{records, start};
+use crate::{ended, records, start};
 
 /// The first delay, and the longest.
 const FIRST: Duration = Duration::from_millis(100);
@@ -62,40 +57,17 @@ pub(crate) fn should_run(record: &Container) -> bool {
 
 /// Sets somebody to start it again, unless somebody is.
 pub(crate) fn ensure(client: &Client, record: &Container) -> Result<()> {
-    if is_ensured(client, &record.id) {
-        return Ok(());
-    }
-    background(client, "revive", &record.id)
+    background::ensure(client, "revive", &record.id, &turn(client, &record.id))
 }
 
 /// Whether somebody waits to start it again.
 pub(crate) fn is_ensured(client: &Client, id: &str) -> bool {
-    let Ok(file) = File::open(client.paths.container(id).join("revive.lock")) else { return false };
-    // Only asked for, not taken: whoever comes to revive at this moment finds it free.
-    let mut lock = whole_file();
-    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).is_ok() && i32::from(lock.l_type) != libc::F_UNLCK
+    background::is_taken(&turn(client, id))
 }
 
-/// A lock on all of a file, of the open file itself (fcntl(2), `F_OFD_SETLK`).
-const fn whole_file() -> libc::flock {
-    libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
-}
-
-/// Runs a hidden command of ours that stays when we end.
-pub(crate) fn background(client: &Client, command: &str, id: &str) -> Result<()> {
-    let program = &client.programs.tarectl;
-    let mut spawned = Command::new(program);
-    spawned.args([command, id]).envs(client.environment()).current_dir("/");
-    // A group of its own: what a terminal sends to us is not for it.
-    std::os::unix::process::CommandExt::process_group(&mut spawned, 0);
-    spawned.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    spawned.spawn().map(drop).context(|| format!("run {} {command}", program.display()))
+/// What whoever waits to start it again holds.
+fn turn(client: &Client, id: &str) -> PathBuf {
+    client.paths.container(id).join("revive.lock")
 }
 
 /// `tarectl revive ID`: waits as long as the record says, and starts the container, if that is still to be done then.
@@ -104,16 +76,14 @@ pub(crate) fn background(client: &Client, command: &str, id: &str) -> Result<()>
 /// It cannot be started; the record says so, too.
 pub async fn revive(client: &Client, id: &str) -> Result<()> {
     loop {
-        let Some(file) = take_turn(client, id)? else { return Ok(()) };
+        let Some(turn) = Turn::take(&turn(client, id))? else { return Ok(()) };
         if is_due(client, id).await? {
-            let lock = match records::lock(client, id) {
-                Err(error) if error.kind == Kind::NotFound => return Ok(()),
-                lock => lock?,
-            };
-            let mut record = lock.load()?;
+            let Some((lock, record)) = records::hold(client, id)? else { return Ok(()) };
             // The container may end before this process does, and whoever sees that must find that nobody waits to start it. Until
             // it runs, the lock on the record keeps the others off.
-            drop(file);
+            drop(turn);
+            // Another who was to start it may have been killed over it.
+            let (lock, mut record) = ended::recover(client, lock, record).await?;
             if record.state.status != Status::Restarting {
                 return Ok(());
             }
@@ -121,26 +91,11 @@ pub async fn revive(client: &Client, id: &str) -> Result<()> {
             // As docker: one that cannot be started is not tried again.
             return start::begin(client, lock, record, None).await?.go(client).await.map(drop);
         }
-        drop(file);
+        drop(turn);
         // Whoever looked meanwhile believes that somebody waits.
         if !records::load(client, id).is_ok_and(|it| it.state.status == Status::Restarting) {
             return Ok(());
         }
-    }
-}
-
-/// The lock of who waits to start the container again; None if somebody has it.
-fn take_turn(client: &Client, id: &str) -> Result<Option<File>> {
-    let path = client.paths.container(id).join("revive.lock");
-    let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
-    let file = match opened {
-        // The container is gone.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.context(|| format!("open {}", path.display()))?,
-    };
-    match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
-        Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
-        locked => locked.map(|_| Some(file)).context(|| format!("lock {}", path.display())),
     }
 }
 
@@ -189,7 +144,11 @@ pub fn parse(text: &str) -> Result<crate::record::RestartPolicy> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::OpenOptionsExt;
+
     use super::*;
+    use crate::testing;
     use crate::time::Time;
 
     fn ended(policy: &str, code: i64, ran: u64, count: u32, last: u64) -> Container {
@@ -223,6 +182,45 @@ mod tests {
         let mut stopped = ended("always", 0, 0, 0, 0);
         stopped.state.stopped_by_user = true;
         assert_eq!(next(&stopped), None);
+    }
+
+    /// What has been started may end at once: whoever sees that must not take it that somebody waits to start it again.
+    #[test]
+    fn who_starts_a_container_waits_no_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let (held, program) = (directory.path().join("held"), directory.path().join("shim"));
+        testing::fifo(&held);
+        // A shim that is being started until somebody writes, and fails then.
+        let text = format!("#!/bin/sh\ncat {0}\nrm {0}\nexit 1\n", held.display());
+        testing::program(&program, &text);
+        let instance = || {
+            let mut client = testing::client(directory.path());
+            client.programs.shim.clone_from(&program);
+            client
+        };
+
+        let client = instance();
+        let mut record = Container { id: "6".repeat(64), name: "again".to_owned(), ..Container::default() };
+        record.state.status = Status::Restarting;
+        record.host_config.network_mode = "host".to_owned();
+        let mut lock = records::make(&client, &record.id).unwrap();
+        lock.save(&record).unwrap();
+        lock.show(&client).unwrap();
+        drop(lock);
+
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let failed = runtime.block_on(revive(&instance(), &record.id));
+                // In case that it did not come so far, so that nobody waits for it.
+                let _ = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&held);
+                failed.unwrap_err();
+            });
+            // Returns when the shim is being started.
+            let _until_seen = OpenOptions::new().write(true).open(&held).unwrap();
+            assert!(records::try_lock(&client, &record.id).unwrap().is_none(), "it is not being started");
+            assert!(!is_ensured(&client, &record.id), "somebody seems to wait");
+        });
     }
 
     #[test]

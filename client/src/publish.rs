@@ -9,7 +9,7 @@ use tare_proto::events::{TaskExit, TaskOOM};
 use tare_proto::{Any, Message, any};
 
 use crate::client::Client;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::record::Status;
 use crate::{ended, events, records};
 
@@ -64,14 +64,7 @@ async fn handle(client: &Client, event: &Any) -> Result<()> {
 }
 
 fn out_of_memory(client: &Client, id: &str) -> Result<()> {
-    let lock = match records::lock(client, id) {
-        Err(error) if error.kind == Kind::NotFound => return Ok(()),
-        lock => lock?,
-    };
-    let mut record = match lock.load() {
-        Err(error) if error.kind == Kind::NotFound => return Ok(()),
-        record => record?,
-    };
+    let Some((lock, mut record)) = records::hold(client, id)? else { return Ok(()) };
     let of_this_run = match record.state.status {
         Status::Running | Status::Paused => true,
         _ => record.state.finished_at.ago().as_secs() < LATE,

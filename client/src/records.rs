@@ -8,14 +8,18 @@
 //! A record is read without the lock (it is replaced in one step) and changed only with it. The lock goes with the process
 //! that holds it, so that a killed one holds nobody up. A name whose container is gone is free.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+mod names;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
+pub(crate) use self::names::taken;
+pub use self::names::{free_name, holder, rename, take_name};
 use crate::client::Client;
+use crate::disk::{flock, gone, make_private, private, replace, sync};
 use crate::error::{Context, Error, Kind, Result};
 use crate::record::{self, Container};
 
@@ -110,6 +114,17 @@ pub fn lock(client: &Client, id: &str) -> Result<Lock> {
     Ok(Lock { directory, id: id.to_owned(), file })
 }
 
+/// Takes the lock of a container, and what its record says then. None: it is no more.
+///
+/// # Errors
+/// The record cannot be read.
+pub fn hold(client: &Client, id: &str) -> Result<Option<(Lock, Container)>> {
+    match lock(client, id).and_then(|lock| lock.load().map(|record| (lock, record))) {
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        held => held.map(Some),
+    }
+}
+
 /// Takes it if nobody has it; None if somebody has, or there is no such container.
 ///
 /// # Errors
@@ -195,107 +210,16 @@ pub fn find_id(client: &Client, name_or_id: &str) -> Result<String> {
     if let Some(id) = holder(client, name)? {
         return Ok(id);
     }
-    let missing = || Error::not_found(format!("there is no container {name_or_id:?}: tarectl ps -a lists all"));
     if name_or_id.is_empty() || !name_or_id.bytes().all(is_hex) {
-        return Err(missing());
+        return Err(missing(name_or_id));
     }
     let mut found = ids(client)?.into_iter().filter(|id| id.starts_with(name_or_id));
     match (found.next(), found.next()) {
         (Some(id), None) => Ok(id),
-        (None, _) => Err(missing()),
+        (None, _) => Err(missing(name_or_id)),
         (Some(_), Some(_)) => Err(Error::usage(format!(
             "several containers' ids begin with {name_or_id:?}: give more digits, or the name"
         ))),
-    }
-}
-
-/// Who has this name; a name that is left over from a removed container is nobody's.
-///
-/// # Errors
-/// The link cannot be read.
-pub fn holder(client: &Client, name: &str) -> Result<Option<String>> {
-    if crate::names::check("container", name).is_err() {
-        return Ok(None);
-    }
-    let link = client.paths.names().join(name);
-    let id = match fs::read_link(&link) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        target => target.context(|| format!("read {}", link.display()))?,
-    };
-    let id = id.to_string_lossy().into_owned();
-    if !is_id(&id) {
-        return Ok(None);
-    }
-    match load(client, &id) {
-        Ok(record) => Ok((record.name == name).then_some(id)),
-        Err(error) if error.kind == Kind::NotFound => Ok(None),
-        // It cannot be read, and may be its.
-        Err(_) => Ok(Some(id)),
-    }
-}
-
-/// Takes a name for a container that is visible already.
-///
-/// # Errors
-/// Another container has it.
-pub fn take_name(client: &Client, name: &str, id: &str) -> Result<()> {
-    let link = client.paths.names().join(name);
-    let what = || format!("make {}", link.display());
-    match symlink(id, &link) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // Replacing what is left over is done by one at a time; no lock is needed to find a name free.
-            let _turn = flock(&client.paths.names())?;
-            replace_name(client, name, id)?;
-        }
-        made => made.context(what)?,
-    }
-    sync(&client.paths.names())
-}
-
-/// Takes a name that is there, if it is nobody's. Nobody else replaces one meanwhile.
-fn replace_name(client: &Client, name: &str, id: &str) -> Result<()> {
-    let link = client.paths.names().join(name);
-    match holder(client, name)? {
-        Some(other) if other == id => return Ok(()),
-        Some(other) => {
-            return Err(Error::conflict(format!(
-                "the name {name:?} is that of container {}: remove or rename that one, or choose another name",
-                short(&other)
-            )));
-        }
-        None => {}
-    }
-    gone(fs::remove_file(&link)).and_then(|()| symlink(id, &link)).context(|| format!("make {}", link.display()))
-}
-
-/// Gives a container another name; the one it had.
-///
-/// # Errors
-/// Another container has the new one.
-pub fn rename(client: &Client, lock: &Lock, record: &mut Container, new: &str) -> Result<String> {
-    // Until the record has the new name, whoever else wants it finds a link that says nothing.
-    let turn = flock(&client.paths.names())?;
-    replace_name(client, new, &record.id)?;
-    let old = std::mem::replace(&mut record.name, new.to_owned());
-    lock.save(record)?;
-    sync(&client.paths.names())?;
-    drop(turn);
-    free_name(client, &old, &record.id)?;
-    Ok(old)
-}
-
-/// Gives a name back, if it is this container's.
-///
-/// # Errors
-/// The link cannot be removed.
-pub fn free_name(client: &Client, name: &str, id: &str) -> Result<()> {
-    let link = client.paths.names().join(name);
-    let _turn = flock(&client.paths.names())?;
-    match fs::read_link(&link) {
-        Ok(target) if target.as_os_str() == id => {
-            gone(fs::remove_file(&link)).context(|| format!("remove {}", link.display()))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -346,75 +270,13 @@ const fn is_hex(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
-/// A lock on a file or directory, made as a file if it is not there; waits for whoever has it.
-///
-/// # Errors
-/// It cannot be opened.
-pub fn flock(path: &Path) -> Result<Flock<File>> {
-    let what = || format!("lock {}", path.display());
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && path.extension().is_some_and(|it| it == "lock") => {
-            OpenOptions::new().create(true).append(true).mode(0o600).open(path).context(what)?
-        }
-        file => file.context(what)?,
-    };
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context(what)
-}
-
-/// Makes a directory that only we enter, if it is not there, and those above it.
-///
-/// # Errors
-/// It cannot be made.
-pub fn make_private(path: &Path) -> Result<()> {
-    private().recursive(true).create(path).context(|| format!("make {}", path.display()))
-}
-
-fn private() -> DirBuilder {
-    let mut builder = DirBuilder::new();
-    builder.mode(0o700);
-    builder
-}
-
-/// Replaces a file in one step: nobody sees half of it, and a power cut leaves the old or the new.
-///
-/// # Errors
-/// It cannot be written.
-pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}~", std::process::id()));
-    let fresh = path.with_file_name(name);
-    let write = || {
-        gone(fs::remove_file(&fresh))?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
-        file.write_all(content)?;
-        // What is renamed over the old one is on the disk; that the rename itself is not yet leaves the old one.
-        file.sync_data()?;
-        fs::rename(&fresh, path)
-    };
-    write().context(|| format!("write {}", path.display())).inspect_err(|_| {
-        // The first failure is the one to tell.
-        let _ = fs::remove_file(&fresh);
-    })
-}
-
-/// What was made in a directory outlives a power cut.
-fn sync(directory: &Path) -> Result<()> {
-    File::open(directory).and_then(|it| it.sync_all()).context(|| format!("sync {}", directory.display()))
-}
-
-/// That it was gone already is as well.
-fn gone(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
+/// There is no such container.
+pub(crate) fn missing(name_or_id: &str) -> Error {
+    Error::not_found(format!("there is no container {name_or_id:?}: tarectl ps -a lists all"))
 }
 
 fn none(error: Error, name: &str) -> Error {
-    match error.kind {
-        Kind::NotFound => Error::not_found(format!("there is no container {name:?}: tarectl ps -a lists all")),
-        _ => error,
-    }
+    if error.kind == Kind::NotFound { missing(name) } else { error }
 }
 
 fn read(directory: &Path, id: &str) -> Result<Container> {
@@ -441,91 +303,4 @@ fn read(directory: &Path, id: &str) -> Result<Container> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::client::Programs;
-    use crate::paths::Paths;
-
-    fn instance() -> (tempfile::TempDir, Client) {
-        let dir = tempfile::tempdir().unwrap();
-        let place = |name: &str| dir.path().join(name);
-        let paths = Paths { root: place("root"), run: place("run"), store: place("store.sock") };
-        let programs = Programs { store: place("no"), shim: place("no"), runtime: place("no"), tarectl: place("no") };
-        let client = Client::new(paths, programs);
-        (dir, client)
-    }
-
-    fn made(client: &Client, id: &str, name: &str) -> Lock {
-        let mut lock = make(client, id).unwrap();
-        lock.save(&Container { id: id.into(), name: name.into(), ..Container::default() }).unwrap();
-        lock.show(client).unwrap();
-        take_name(client, name, id).unwrap();
-        lock
-    }
-
-    #[test]
-    fn a_container_is_found_by_name_id_and_beginning() {
-        let (_dir, client) = instance();
-        let (one, other) = ("ab".repeat(32), format!("abc{}", "0".repeat(61)));
-        drop(made(&client, &one, "web"));
-        drop(made(&client, &other, "db"));
-        for (word, id) in [("web", &one), ("/web", &one), (one.as_str(), &one), ("aba", &one), ("abc", &other)] {
-            assert_eq!(&find(&client, word).unwrap().id, id, "{word}");
-        }
-        assert!(find(&client, "ab").unwrap_err().message.contains("several"));
-        for word in ["", "nobody", "ff", "../web", "a/b"] {
-            assert_eq!(find(&client, word).unwrap_err().kind, Kind::NotFound, "{word}");
-        }
-        assert_eq!(list(&client).unwrap().len(), 2);
-    }
-
-    #[test]
-    fn a_name_is_one_containers_and_free_when_that_is_gone() {
-        let (_dir, client) = instance();
-        let (one, other) = ("1".repeat(64), "2".repeat(64));
-        let lock = made(&client, &one, "web");
-        assert_eq!(take_name(&client, "web", &other).unwrap_err().kind, Kind::Conflict);
-        take_name(&client, "web", &one).unwrap();
-        lock.remove().unwrap();
-        assert_eq!(holder(&client, "web").unwrap(), None);
-        drop(made(&client, &other, "web"));
-        free_name(&client, "web", &one).unwrap();
-        assert_eq!(holder(&client, "web").unwrap().unwrap(), other);
-    }
-
-    #[test]
-    fn one_at_a_time_changes_a_record() {
-        let (_dir, client) = instance();
-        let id = "3".repeat(64);
-        let held = made(&client, &id, "web");
-        assert!(try_lock(&client, &id).unwrap().is_none());
-        drop(held);
-        let lock = try_lock(&client, &id).unwrap().unwrap();
-        lock.remove().unwrap();
-        assert_eq!(super::lock(&client, &id).unwrap_err().kind, Kind::NotFound);
-    }
-
-    #[test]
-    fn what_is_not_finished_is_nobodys() {
-        let (_dir, client) = instance();
-        let lock = make(&client, &"4".repeat(64)).unwrap();
-        let place = client.paths.containers().join(format!("{NEW}{}", lock.id()));
-        assert!(ids(&client).unwrap().is_empty());
-        sweep(&client).unwrap();
-        assert!(place.is_dir(), "somebody is at it");
-        drop(lock);
-        sweep(&client).unwrap();
-        assert!(!place.is_dir());
-    }
-
-    #[test]
-    fn a_record_of_another_time_or_none_is_said() {
-        let (_dir, client) = instance();
-        let id = "5".repeat(64);
-        let lock = made(&client, &id, "web");
-        lock.save(&Container { record_version: record::VERSION + 1, id: id.clone(), ..Container::default() }).unwrap();
-        assert!(lock.load().unwrap_err().message.contains("newer tarectl"));
-        fs::write(client.paths.container(&id).join(FILE), b"{").unwrap();
-        assert!(lock.load().unwrap_err().message.contains("damaged"));
-    }
-}
+mod tests;

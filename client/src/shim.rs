@@ -329,9 +329,9 @@ pub struct Starting {
 pub fn spawn(client: &Client, id: &str) -> Result<Starting> {
     let bundle = client.paths.bundle(id);
     let what = format!("start the shim {}", client.programs.shim.display());
-    crate::records::make_private(&client.paths.shims())?;
+    crate::disk::make_private(&client.paths.shims())?;
     // The shim logs there if it finds it.
-    crate::records::replace(&bundle.join("log"), b"", 0o600)?;
+    crate::disk::replace(&bundle.join("log"), b"", 0o600)?;
     let params = BootstrapParams {
         instance_id: id.to_owned(),
         namespace: NAMESPACE.to_owned(),

@@ -8,9 +8,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::client::Client;
+use crate::disk::make_private;
 use crate::error::{Context, Error, Result};
 use crate::record::Container;
-use crate::records::make_private;
 
 /// Mounts it, if this container has one. Its directory goes with all that there is of a running container.
 pub(crate) fn make(client: &Client, record: &Container) -> Result<()> {

@@ -18,10 +18,10 @@ use crate::create::{Prepared, prepared};
 use crate::error::{Context, Error, Kind, Result};
 use crate::paths::text;
 use crate::record::{Container, Status};
-use crate::records::{self, Lock};
+use crate::records::Lock;
 use crate::shim::{self, Shim, Streams};
 use crate::time::Time;
-use crate::{attach, ended, events, health, network, rm, shm, spec, terminal, truth, volumes};
+use crate::{attach, disk, ended, events, health, network, rm, shm, spec, terminal, truth, volumes};
 
 /// What the record says in place of a shim's address until there is one.
 pub(crate) const NONE_YET: &str = "none yet";
@@ -82,7 +82,7 @@ pub(crate) async fn begin(client: &Client, lock: Lock, mut record: Container, ro
 async fn make(client: &Client, lock: &Lock, record: &mut Container, root: Option<Prepared>) -> Result<Shim> {
     let id = record.id.clone();
     let bundle = client.paths.bundle(&id);
-    records::make_private(&bundle)?;
+    disk::make_private(&bundle)?;
     if record.config.open_stdin {
         let stdin = client.paths.stdin(&id);
         mkfifo(&stdin, Mode::S_IRUSR | Mode::S_IWUSR).context(|| format!("make {}", stdin.display()))?;
@@ -106,7 +106,7 @@ async fn make(client: &Client, lock: &Lock, record: &mut Container, root: Option
     // Open until the task is made.
     let held = volumes::hold(record)?;
     let config = configuration(client, record, &root, &held).await?;
-    records::replace(&bundle.join("config.json"), config.to_string().as_bytes(), 0o600)?;
+    disk::replace(&bundle.join("config.json"), config.to_string().as_bytes(), 0o600)?;
     let shim = match Shim::of(record).await {
         // The network took so long that it has given up waiting.
         Err(error) if error.kind == Kind::NotFound => {
@@ -261,7 +261,7 @@ impl Ready {
         record.state.health = health::at_start(&record);
         lock.save(&record)?;
         events::container(&client.paths, "start", &record, &[]);
-        health::watch_over(client, &record)?;
+        health::ensure(client, &record)?;
         Ok(record)
     }
 

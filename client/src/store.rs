@@ -27,8 +27,8 @@ use tare_proto::types::Mount;
 use tare_proto::{Message, content_ttrpc, diff_ttrpc, images_ttrpc, leases_ttrpc, snapshots_ttrpc, store_ttrpc};
 use tokio::net::{UnixDatagram, UnixStream};
 
+use crate::disk;
 use crate::error::{Context, Error, Kind, Result};
-use crate::records;
 
 /// Whose things ours are, at the store and at shims.
 pub const NAMESPACE: &str = "tarectl";
@@ -230,8 +230,8 @@ impl Store {
 
     /// Starts it, unless another command has meanwhile.
     async fn start(&self) -> Result<UnixStream> {
-        records::make_private(&self.run)?;
-        let lock = records::flock(&self.run.join("store.lock"))?;
+        disk::make_private(&self.run)?;
+        let lock = disk::flock(&self.run.join("store.lock"))?;
         match UnixStream::connect(&self.socket).await {
             Err(error) if is_absent(&error) => {}
             connected => {

@@ -5,7 +5,7 @@
 
 use crate::client::Client;
 use crate::ended;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::record::{Container, Status};
 use crate::records::{self, Lock};
 
@@ -63,6 +63,5 @@ pub(crate) async fn hold(client: &Client, name_or_id: &str) -> Result<(Lock, Con
     let id = records::find_id(client, name_or_id)?;
     let lock = records::lock(client, &id)?;
     let record = lock.load()?;
-    let missing = || Error::not_found(format!("there is no container {name_or_id:?}: tarectl ps -a lists all"));
-    ended::check(client, lock, record).await?.ok_or_else(missing)
+    ended::check(client, lock, record).await?.ok_or_else(|| records::missing(name_or_id))
 }

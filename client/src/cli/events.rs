@@ -32,7 +32,7 @@ pub(super) async fn run(client: &Client, args: Events) -> Result<u8> {
     let bound = |text: &Option<String>| text.as_deref().map(Time::parse).transpose();
     let (since, until) = (bound(&args.since)?, bound(&args.until)?);
     // Watched before it is read: nothing comes between.
-    crate::records::make_private(&client.paths.root)?;
+    crate::disk::make_private(&client.paths.root)?;
     let mut watch = Watch::new(&client.paths.root)?;
     let (past, mut reader) = Reader::open(&client.paths)?;
     let print = |events: &[Event]| -> Result<()> {

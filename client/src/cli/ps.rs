@@ -111,7 +111,7 @@ impl Bounds {
                 .iter()
                 .find(|it| it.name == *wanted || (!wanted.is_empty() && it.id.starts_with(wanted)))
                 .map(|it| Some(it.created))
-                .ok_or_else(|| Error::not_found(format!("there is no container {wanted:?}: tarectl ps -a lists all"))),
+                .ok_or_else(|| records::missing(wanted)),
         };
         Ok(Self { before: created("before")?, since: created("since")? })
     }

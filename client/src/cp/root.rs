@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::error::{Context, Error, Result};
 use crate::record::{Container, Status};
 use crate::records::{self, Lock};
-use crate::{beneath, root, truth};
+use crate::{beneath, disk, root, truth};
 
 /// Links in a row.
 const MOST_LINKS: usize = 40;
@@ -84,7 +84,7 @@ fn attached(
     let what = || format!("mount the root of container {}", record.name);
     let root = if written { root::writable(mounts)? } else { root::view(mounts)? };
     let dir = client.paths.run.join("copies");
-    records::make_private(&dir)?;
+    disk::make_private(&dir)?;
     unshare(CloneFlags::CLONE_NEWNS).context(|| "make a mount namespace for the copy".to_owned())?;
     rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).context(what)?;
     let onto = File::open(&dir).context(what)?.into();

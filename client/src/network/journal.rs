@@ -22,9 +22,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ports::Published;
+use crate::disk::{make_private, replace};
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
-use crate::records::{is_id, make_private, replace};
+use crate::records::is_id;
 
 /// More is none of ours.
 const LIMIT: u64 = 16 << 20;

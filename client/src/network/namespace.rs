@@ -12,8 +12,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::netlink;
+use crate::disk::make_private;
 use crate::error::{Context, Error, Result};
-use crate::records::make_private;
 
 /// What docker sets in each namespace it makes: no privilege is needed for low ports and for ping, and devices have no
 /// IPv6 address where the network has none.

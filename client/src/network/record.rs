@@ -14,10 +14,11 @@ use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
 
 use super::subnet;
+use crate::disk::{flock, make_private, replace};
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
 use crate::record::Map;
-use crate::records::{flock, is_id, make_private, new_id, replace};
+use crate::records::{is_id, new_id};
 use crate::time::Time;
 
 /// More is no record.

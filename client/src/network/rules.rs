@@ -17,9 +17,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::record::{self, MASQUERADE, Network};
+use crate::disk::{flock, replace};
 use crate::error::{Error, Result};
 use crate::paths::Paths;
-use crate::records::{flock, replace};
 
 /// Where iptables lies, for a user's short search path too.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -21,7 +21,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::record::Map;
 use crate::records;
 use crate::time::Time;
-use crate::{events, names, paths};
+use crate::{disk, events, names, paths};
 
 mod fill;
 mod filter;
@@ -125,7 +125,7 @@ fn make(client: &Client, name: &str, labels: &Map, anonymous: bool) -> Result<Vo
         anonymous,
     };
     let text = serde_json::to_vec(&volume).map_err(|error| Error::failed(format!("write down a volume: {error}")))?;
-    records::replace(&directory.join("volume.json"), &text, 0o600)?;
+    disk::replace(&directory.join("volume.json"), &text, 0o600)?;
     events::other(&client.paths, "volume", "create", name, &[("driver", "local")]);
     Ok(volume)
 }
@@ -266,8 +266,8 @@ fn directory(client: &Client, name: &str) -> PathBuf {
 
 /// Whoever makes, fills or removes volumes does it alone.
 fn lock(client: &Client) -> Result<Flock<fs::File>> {
-    records::make_private(&client.paths.volumes())?;
-    records::flock(&client.paths.volumes().join("_.lock"))
+    disk::make_private(&client.paths.volumes())?;
+    disk::flock(&client.paths.volumes().join("_.lock"))
 }
 
 /// The record; none if there is no such volume.

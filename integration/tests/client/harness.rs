@@ -195,6 +195,14 @@ impl World {
         processes().into_iter().filter(|pid| holds(&arguments(*pid))).map(Pid::from_raw).collect()
     }
 
+    /// What shims run at events.
+    pub(crate) fn publishers(&self) -> Vec<Pid> {
+        let ours = |pid: &Pid| {
+            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|it| String::from_utf8_lossy(&it).contains(&self.tag))
+        };
+        self.processes_with(&["publish", "--namespace tarectl"]).into_iter().filter(ours).collect()
+    }
+
     /// Kills the store, if it runs.
     pub(crate) fn kill_store(&self) {
         for pid in self.processes_with(&["tare-store", "serve", self.run.to_str().unwrap()]) {

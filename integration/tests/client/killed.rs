@@ -1,5 +1,8 @@
 //! Anything may be killed at any moment: the next command tells the truth, cleans up, and nothing is left.
 
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -168,12 +171,8 @@ fn a_publish_that_is_killed() {
         // Whatever its shim runs at its end is killed, now and then and again.
         let until = Instant::now() + Duration::from_millis(u64::from(150 + step * 20));
         while Instant::now() < until {
-            for pid in world.processes_with(&["publish", "--namespace tarectl"]) {
-                if std::fs::read(format!("/proc/{pid}/environ"))
-                    .is_ok_and(|it| String::from_utf8_lossy(&it).contains(&world.tag))
-                {
-                    let _ = kill(pid, Signal::SIGKILL);
-                }
+            for pid in world.publishers() {
+                let _ = kill(pid, Signal::SIGKILL);
             }
         }
         assert_eq!(world.ok(&["wait", "victim"]), "0");
@@ -195,4 +194,130 @@ fn a_container_that_is_killed_from_outside() {
     assert_eq!(world.field("victim", ".State.ExitCode"), "137");
     world.assert_idle();
     assert!(!Path::new(&world.field("victim", ".LogPath")).as_os_str().is_empty());
+}
+
+/// A runtime that stops at a command for which there is a file `hold-<command>`.
+struct Holding {
+    directory: std::path::PathBuf,
+    program: String,
+    /// Open in both directions, so that neither side waits for the other to open it.
+    go: fs::File,
+}
+
+impl Holding {
+    fn new(world: &World, name: &str) -> Self {
+        let directory = world.dir.join(format!("holding-{name}"));
+        fs::create_dir(&directory).unwrap();
+        let go = directory.join("go");
+        nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let program = directory.join("runtime");
+        let text = format!(
+            "#!/bin/sh\nfor word; do\n    if rm {0}/hold-$word 2>/dev/null; then\n        : >{0}/reached\n        \
+             read _ <{0}/go\n    fi\ndone\nexec {1} \"$@\"\n",
+            directory.display(),
+            integration::under_test().display()
+        );
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let go = fs::File::options().read(true).write(true).open(go).unwrap();
+        Self { directory, program: program.to_str().unwrap().to_owned(), go }
+    }
+
+    /// Stops the next run of this command.
+    fn hold(&self, command: &str) {
+        fs::write(self.directory.join(format!("hold-{command}")), "").unwrap();
+    }
+
+    /// Waits until it is there.
+    fn reached(&self) {
+        let reached = self.directory.join("reached");
+        wait::file(&reached, |_| true);
+        fs::remove_file(reached).unwrap();
+    }
+
+    /// Lets it go on.
+    fn go(&mut self) {
+        self.go.write_all(b"\n").unwrap();
+    }
+}
+
+#[test]
+fn who_starts_a_container_again_is_killed_over_it() {
+    let world = World::new();
+    let ran = world.dir.join("ran");
+    let volume = format!("{}:/ran", ran.display());
+    // The shim goes on with a create when nobody wants it any more, and gives up a start.
+    for (step, goes_on) in [("create", true), ("start", false)] {
+        let mut runtime = Holding::new(&world, step);
+        fs::create_dir(&ran).unwrap();
+        let words = ["run", "-d", "--name", step, "--restart", "always", "--runtime", &runtime.program, "-v", &volume];
+        let command = [BUSYBOX, "sh", "-c", "echo run >>/ran/runs; exec sleep 1000"];
+        let id = world.ok(&[&words[..], &command].concat());
+        let runs_are = |count: usize| wait::file(&ran.join("runs"), |text| text.lines().count() == count);
+        runs_are(1);
+        runtime.hold(step);
+        kill(Pid::from_raw(world.field(step, ".State.Pid").parse().unwrap()), Signal::SIGKILL).unwrap();
+        runtime.reached();
+        let reviver = world.processes_with(&["tarectl revive", &id])[0];
+        kill(reviver, Signal::SIGKILL).unwrap();
+        until_gone(reviver);
+        if goes_on {
+            runtime.go();
+        }
+        // The next command sets another to it.
+        world.until(step, ".State.Status", "running");
+        runs_are(2);
+        assert_eq!(world.field(step, ".RestartCount"), "2", "{step}");
+        assert_eq!(world.ok(&["exec", step, "echo", "up"]), "up");
+        world.ok(&["rm", "-f", step]);
+        fs::remove_dir_all(&ran).unwrap();
+    }
+    world.assert_empty();
+}
+
+#[test]
+fn a_publish_that_is_killed_before_it_does_what_the_policy_says() {
+    let world = World::new();
+    for words in [&["--restart", "on-failure:1"][..], &["--rm"]] {
+        let mut runtime = Holding::new(&world, words[0]);
+        runtime.hold("delete");
+        let run = ["run", "-d", "--name", "victim", "--runtime", &runtime.program];
+        world.ok(&[&run[..], words, &[BUSYBOX, "sh", "-c", "echo run; exit 3"]].concat());
+        runtime.reached();
+        let publisher = world.publishers()[0];
+        kill(publisher, Signal::SIGKILL).unwrap();
+        until_gone(publisher);
+        runtime.go();
+        if words[0] == "--rm" {
+            wait::until("it is removed", || world.ok(&["ps", "-aq"]).is_empty());
+        } else {
+            assert_eq!(world.ok(&["wait", "victim"]), "3");
+            assert_eq!(world.field("victim", ".RestartCount"), "1");
+            assert_eq!(world.ok(&["logs", "victim"]), "run\nrun");
+            world.ok(&["rm", "victim"]);
+        }
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn who_watches_a_containers_health_is_killed() {
+    let world = World::new();
+    let health = ["--health-cmd", "true", "--health-interval", "1s"];
+    let id = world.ok(&[&["run", "-d", "--name", "victim"][..], &health, &[BUSYBOX, "sleep", "1000"]].concat());
+    let watchers = || world.processes_with(&["tarectl watch-health", &id]);
+    wait::until("somebody watches", || watchers().len() == 1);
+    let watcher = watchers()[0];
+    kill(watcher, Signal::SIGKILL).unwrap();
+    until_gone(watcher);
+    // Each command may set another to it, one of them stays.
+    world.ok(&["ps"]);
+    world.until("victim", ".State.Health.Status", "healthy");
+    wait::until("one watches", || watchers().len() == 1);
+    // The next run has one, too.
+    world.ok(&["restart", "-t", "0", "victim"]);
+    wait::until("another watches", || watchers().len() == 1 && watchers()[0] != watcher);
+    world.until("victim", ".State.Health.Status", "healthy");
+    world.ok(&["rm", "-f", "victim"]);
+    world.assert_empty();
 }
