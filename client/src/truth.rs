@@ -55,6 +55,24 @@ pub async fn list(client: &Client) -> Result<Vec<Container>> {
     Ok(found)
 }
 
+/// Those containers for which this holds, as they are when whoever is at one is done: for what may go only if nobody has it. What is
+/// just being made has it already.
+///
+/// # Errors
+/// The records cannot be read.
+pub async fn users(client: &Client, of: impl Fn(&Container) -> bool) -> Result<Vec<Container>> {
+    let mut found = Vec::new();
+    for record in records::list(client)?.into_iter().filter(of) {
+        match find(client, &record.id).await {
+            Ok(record) => found.push(record),
+            Err(error) if error.kind == Kind::NotFound => {}
+            // What cannot be cleaned up now still has it.
+            Err(_) => found.push(record),
+        }
+    }
+    Ok(found)
+}
+
 /// The container that a user means, as it is, with the right to change it.
 ///
 /// # Errors

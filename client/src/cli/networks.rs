@@ -11,8 +11,8 @@ use crate::client::Client;
 use crate::error::{Error, Kind, Result};
 use crate::network::{self, Network};
 use crate::record::Map;
-use crate::records;
 use crate::time::Time;
+use crate::{records, truth};
 
 /// `network create`.
 pub(super) async fn create(client: &Client, args: NetworkCreate) -> Result<u8> {
@@ -42,12 +42,11 @@ pub(super) fn pairs(flag: &str, given: &[String]) -> Result<Map> {
 }
 
 /// `network ls`.
-#[allow(clippy::unused_async)] // as all commands
 pub(super) async fn ls(client: &Client, args: List) -> Result<u8> {
     let format = Format::parse(&args.format)?;
     let filters = Filters::parse(&args.filter, &["dangling", "driver", "id", "label", "name", "scope", "type"])?;
     let dangling = filters.truth("dangling")?;
-    let used = if dangling.is_some() { users(client)? } else { Vec::new() };
+    let used = if dangling.is_some() { users(client).await? } else { Vec::new() };
     let networks: Vec<Network> = network::list(client)?
         .into_iter()
         .filter(|it| {
@@ -84,8 +83,8 @@ fn is_predefined(network: &Network) -> bool {
 }
 
 /// The names of networks that containers have.
-fn users(client: &Client) -> Result<Vec<String>> {
-    Ok(records::list(client)?.into_iter().flat_map(|it| it.networks.into_keys()).collect())
+async fn users(client: &Client) -> Result<Vec<String>> {
+    Ok(truth::users(client, |_| true).await?.into_iter().flat_map(|it| it.networks.into_keys()).collect())
 }
 
 /// `network inspect`.

@@ -8,8 +8,8 @@ use super::{Image, dangling, layers, resolve};
 use crate::client::Client;
 use crate::error::{Context, Error, Result};
 use crate::record::has_label;
-use crate::records;
 use crate::time::Time;
+use crate::truth;
 
 /// What can be asked for with `--filter`.
 pub const FILTERS: [&str; 3] = ["label", "label!", "until"];
@@ -38,7 +38,7 @@ pub struct Pruned {
 /// A filter cannot be read, or the store failed; what went until then is gone.
 pub async fn prune(client: &Client, options: &Options) -> Result<Pruned> {
     let wanted = Wanted::read(&options.filters)?;
-    let used = records::list(client)?;
+    let used = truth::users(client, |_| true).await?;
     let named = resolve::list(client).await?;
     let mut removed = Vec::new();
     let mut lines = Vec::new();

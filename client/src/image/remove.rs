@@ -17,7 +17,7 @@ use super::{Image, PULLED, dangling, layers, resolve};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::record::{Container, Status};
-use crate::{events, records};
+use crate::{events, records, truth};
 
 /// An image with all that hangs on it.
 pub(super) struct Held {
@@ -187,8 +187,7 @@ async fn held(client: &Client, image: Image) -> Result<Held> {
         .collect();
     let mut names = resolve::list(client).await?;
     names.retain(|it| same.contains(&it.target.digest));
-    let mut users = records::list(client)?;
-    users.retain(|it| it.image.id == image.id);
+    let users = truth::users(client, |it| it.image.id == image.id).await?;
     Ok(Held { image, names, users })
 }
 

@@ -321,3 +321,18 @@ fn who_watches_a_containers_health_is_killed() {
     world.ok(&["rm", "-f", "victim"]);
     world.assert_empty();
 }
+
+#[test]
+fn what_was_killed_has_no_image_and_no_network() {
+    for words in [&["image", "prune", "-af"][..], &["rmi", BUSYBOX], &["network", "ls", "-f", "dangling=true"]] {
+        let world = World::new();
+        world.ok(&["network", "create", "net"]);
+        let id = world.ok(&["run", "-d", "--rm", "--network", "net", BUSYBOX, "sleep", "1000"]);
+        let shim = world.shim(&id);
+        kill(shim, Signal::SIGKILL).unwrap();
+        until_gone(shim);
+        let said = world.ok(words).to_ascii_lowercase();
+        assert!(said.contains(if words[0] == "network" { " net " } else { "deleted: " }), "{words:?}: {said}");
+        world.assert_empty();
+    }
+}
