@@ -1,12 +1,13 @@
 //! The containers' records on disk: who may change one, how one becomes visible, and which one a user means.
 //!
 //! ```text
-//! containers/.new-<id>/   ─ rename ─>   containers/<id>/container.json        (0700)     flock on the directory: the lock
+//! containers/.new-<id>/  <─ rename ─>  containers/<id>/container.json         (0700)     flock on the directory: the lock
 //! names/<name> ──> <id>                                                                   a link: taken by whoever makes it
 //! ```
 //!
 //! A record is read without the lock (it is replaced in one step) and changed only with it. The lock goes with the process
-//! that holds it, so that a killed one holds nobody up. A name whose container is gone is free.
+//! that holds it, so that a killed one holds nobody up. A name whose container is gone is free. What is hidden is not there yet, or no
+//! more, and is removed by whoever finds that nobody is at it.
 
 mod names;
 
@@ -27,8 +28,8 @@ use crate::record::{self, Container};
 const RECORD_LIMIT: u64 = 16 << 20;
 /// The file of a record in its directory.
 const FILE: &str = "container.json";
-/// What a directory is called until its container is whole.
-const NEW: &str = ".new-";
+/// What the name of a directory begins with until its container is whole, and when it is being removed.
+const HIDDEN: &str = ".new-";
 
 /// The right to change one container's record; it ends when this is dropped.
 #[derive(Debug)]
@@ -78,10 +79,11 @@ impl Lock {
     /// # Errors
     /// Something in it cannot be removed.
     pub fn remove(self) -> Result<()> {
-        // The record first: without it there is no container.
-        gone(fs::remove_file(self.directory.join(FILE)))
-            .and_then(|()| gone(fs::remove_dir_all(&self.directory)))
-            .context(|| format!("remove {}", self.directory.display()))?;
+        // In one step there is no container any more, and what is not removed by us is nobody's.
+        let hidden = self.directory.with_file_name(format!("{HIDDEN}{}", self.id));
+        gone(fs::rename(&self.directory, &hidden))
+            .and_then(|()| gone(fs::remove_dir_all(&hidden)))
+            .context(|| format!("remove {}", hidden.display()))?;
         drop(self.file);
         Ok(())
     }
@@ -95,7 +97,7 @@ pub fn make(client: &Client, id: &str) -> Result<Lock> {
     make_private(&client.paths.root)?;
     make_private(&client.paths.containers())?;
     make_private(&client.paths.names())?;
-    let directory = client.paths.containers().join(format!("{NEW}{id}"));
+    let directory = client.paths.containers().join(format!("{HIDDEN}{id}"));
     // So that none that is seen here is nobody's because its maker has not come to lock it yet.
     let turn = flock(&client.paths.containers())?;
     private().create(&directory).context(|| format!("make {}", directory.display()))?;
@@ -223,20 +225,21 @@ pub fn find_id(client: &Client, name_or_id: &str) -> Result<String> {
     }
 }
 
-/// Removes directories of containers that were never finished, when nobody is at them.
+/// Removes directories of containers that were never finished, or not removed to the end, when nobody is at them.
 ///
 /// # Errors
-/// One cannot be removed.
+/// The lock of all containers cannot be taken.
 pub fn sweep(client: &Client) -> Result<()> {
     let directory = client.paths.containers();
     let Ok(entries) = fs::read_dir(&directory) else { return Ok(()) };
-    let unfinished = entries.flatten().filter(|it| it.file_name().to_string_lossy().starts_with(NEW));
-    for path in unfinished.map(|it| it.path()) {
+    let hidden = entries.flatten().filter(|it| it.file_name().to_string_lossy().starts_with(HIDDEN));
+    for path in hidden.map(|it| it.path()) {
         let _turn = flock(&directory)?;
         if let Ok(file) = File::open(&path)
             && let Ok(_held) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
         {
-            gone(fs::remove_dir_all(&path)).context(|| format!("remove {}", path.display()))?;
+            // What cannot be removed now is in nobody's way, and may be another time.
+            let _ = fs::remove_dir_all(&path);
         }
     }
     Ok(())

@@ -23,6 +23,7 @@ impl Watch {
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_MOVED_TO;
         inotify.add_watch(directory, flags).context(what)?;
         watch(OwnedFd::from(inotify), Interest::READABLE).map(Self).context(what)

@@ -60,7 +60,7 @@ fn one_at_a_time_changes_a_record() {
 fn what_is_not_finished_is_nobodys() {
     let (_dir, client) = instance();
     let lock = make(&client, &"4".repeat(64)).unwrap();
-    let place = client.paths.containers().join(format!("{NEW}{}", lock.id()));
+    let place = client.paths.containers().join(format!("{HIDDEN}{}", lock.id()));
     assert!(ids(&client).unwrap().is_empty());
     sweep(&client).unwrap();
     assert!(place.is_dir(), "somebody is at it");

@@ -8,6 +8,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use integration::{sys, wait};
+use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -335,4 +336,21 @@ fn what_was_killed_has_no_image_and_no_network() {
         assert!(said.contains(if words[0] == "network" { " net " } else { "deleted: " }), "{words:?}: {said}");
         world.assert_empty();
     }
+}
+
+#[test]
+fn a_removal_that_is_cut_short() {
+    let world = World::new();
+    let id = world.ok(&["create", "--name", "victim", BUSYBOX, "true"]);
+    let stuck = world.dir.join("root/containers").join(id).join("stuck");
+    fs::create_dir(&stuck).unwrap();
+    mount(Some("none"), &stuck, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    assert_ne!(world.run(&["rm", "victim"]).code, Some(0));
+    // It is no container any more, and what is left goes as soon as it can.
+    assert_eq!(world.ok(&["ps", "-aq"]), "");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    umount(places.filter(|place| place.contains(&world.tag)).find(|place| place.ends_with("/stuck")).unwrap()).unwrap();
+    world.ok(&["ps"]);
+    world.assert_empty();
 }
