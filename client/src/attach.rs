@@ -99,16 +99,11 @@ pub(crate) async fn finish_from(
             Ok(code)
         }
         // The shim went away under us: what became of the container is found out as for any other command.
-        Err(error) if error.kind == Kind::NotFound || is_cut_off(&error) => {
+        Err(error) if matches!(error.kind, Kind::NotFound | Kind::CutOff) => {
             ended::settle(client, &record.id).await?.map_or(Err(error), |code| Ok(exit_code(code)))
         }
         Err(error) => Err(error),
     }
-}
-
-/// A sentence of ours about a connection that broke, as against one of the shim.
-fn is_cut_off(error: &Error) -> bool {
-    error.message.contains("its shim went away")
 }
 
 /// As the process's exit status is.

@@ -18,6 +18,8 @@ pub enum Kind {
     CannotRun,
     /// The container's command is not there: exit code 127.
     CommandNotFound,
+    /// The store or a shim went away while it was asked: what was done is not known.
+    CutOff,
     /// Everything else.
     Failed,
 }
@@ -72,7 +74,7 @@ impl Error {
         match self.kind {
             Kind::CannotRun => 126,
             Kind::CommandNotFound => 127,
-            Kind::Usage | Kind::NotFound | Kind::Conflict | Kind::Failed => 125,
+            Kind::Usage | Kind::NotFound | Kind::Conflict | Kind::CutOff | Kind::Failed => 125,
         }
     }
 }
@@ -125,6 +127,10 @@ impl<T> Context<T> for ttrpc::Result<T> {
                 };
                 Error::new(kind, status.message)
             }
+            ttrpc::Error::Socket(_) | ttrpc::Error::LocalClosed | ttrpc::Error::RemoteClosed | ttrpc::Error::Eof => {
+                Error::new(Kind::CutOff, format!("{}: {error}", what()))
+            }
+            // Among them what took too long.
             other => Error::failed(format!("{}: {other}", what())),
         })
     }

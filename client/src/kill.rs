@@ -31,7 +31,7 @@ pub async fn kill(client: &Client, name: &str, signal_name: &str) -> Result<()> 
     drop(lock);
     let shim = Shim::of(&record).await?;
     match shim.kill("", number).await {
-        Err(error) if error.kind == Kind::NotFound => {
+        Err(error) if matches!(error.kind, Kind::NotFound | Kind::CutOff) => {
             return Err(Error::conflict(format!("container {} has just ended", record.name)));
         }
         sent => sent?,

@@ -68,7 +68,7 @@ pub async fn stop(client: &Client, name: &str, seconds: Option<i64>, signal: Opt
 /// Sends a signal; that it has ended meanwhile is as well.
 async fn send(shim: &Shim, signal: i32) -> Result<()> {
     match shim.kill("", signal).await {
-        Err(error) if error.kind != Kind::NotFound => Err(error),
+        Err(error) if !matches!(error.kind, Kind::NotFound | Kind::CutOff) => Err(error),
         _ => Ok(()),
     }
 }
