@@ -1,6 +1,7 @@
 //! `exec`: one more process in a running container.
 
 use std::collections::HashSet;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::libc;
@@ -30,7 +31,8 @@ pub fn run(global: &Global, args: &ExecArgs, own: &selfexe::Mount) -> Result<i32
     let (status, init) = state.look(&root)?;
     check_status(&state, status, args)?;
     let kept = root.join(&state.id);
-    let config = bundle::parse_spec(&bundle::read_limited(&kept.join("config.json"))?)?;
+    // The largest thing here is not taken apart again: the process ends when it is done with it.
+    let config = ManuallyDrop::new(bundle::parse_spec(&bundle::read_limited(&kept.join("config.json"))?)?);
     let namespaces = namespaces::lower(&config)?;
     let process = requested(&config, args)?;
     let call = Call {
