@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 
 use crate::bundle::Bundle;
-use crate::cgroup::{Cgroup, Layout, SavedCgroup};
+use crate::cgroup::{Cgroup, Layout, SavedCgroup, Systemd, systemd};
 use crate::cli::{CreateArgs, Global};
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::namespaces::Joined;
@@ -16,7 +16,7 @@ use crate::notify::{self, Forwarder};
 use crate::parent::limits;
 use crate::parent::serve::{self, Desk, Served};
 use crate::parent::{Spawned, inherited, mount_source, rdt, spawn};
-use crate::plan::cgroup::Target;
+use crate::plan::cgroup::Manager;
 use crate::plan::mounts::RootChange;
 use crate::plan::namespaces::{KINDS, Namespaces, Source};
 use crate::plan::process::{self, Call, Keyring};
@@ -72,7 +72,8 @@ pub fn create(global: &Global, args: &CreateArgs, begin: Begin, own: &selfexe::M
         notify::extend(bundle.spec_mut(), &root.join(&args.id))?;
     }
     let layout = Layout::detect()?;
-    let plan = Plan::from_spec(bundle.spec(), bundle.path(), &options(global, args), &layout)?;
+    let (manager, systemd) = systemd::manager(global)?;
+    let plan = Plan::from_spec(bundle.spec(), bundle.path(), &options(global, args, manager), &layout)?;
     check_console(&plan, args, begin)?;
     lsm::check_host(&plan.process, plan.mount_label.as_deref())?;
     inherited::settle(plan.process.preserved_fds)?;
@@ -82,6 +83,7 @@ pub fn create(global: &Global, args: &CreateArgs, begin: Begin, own: &selfexe::M
         served: Served::default(),
         state: new_state(&bundle, &plan, args),
         plan,
+        systemd,
         cgroup: None,
         spawned: None,
         hooks_began: false,
@@ -101,6 +103,7 @@ pub fn create(global: &Global, args: &CreateArgs, begin: Begin, own: &selfexe::M
 struct Half {
     plan: Plan,
     state: State,
+    systemd: Option<Systemd>,
     cgroup: Option<Cgroup>,
     spawned: Option<Spawned>,
     hooks_began: bool,
@@ -121,7 +124,7 @@ impl Half {
     ) -> Result<()> {
         // What is found on the host after this runtime was killed must have a state that tells of it: a cgroup, or mounts of
         // a container without a mount namespace. All else is made once the state tells of init.
-        let touches_host = matches!(self.plan.cgroup.target, Target::V2(_)) || self.state.mounted_on_host;
+        let touches_host = self.plan.cgroup.clones_into() || self.state.mounted_on_host;
         if touches_host {
             dir.save(&self.state)?;
         }
@@ -135,7 +138,7 @@ impl Half {
         let fifo = if begin == Begin::AtStart { Some(dir.make_fifo()?) } else { None };
         let joined = open_namespaces(&self.plan.namespaces)?;
         let sources = mount_source::open(self.plan.wanted())?;
-        if matches!(self.plan.cgroup.target, Target::V2(_)) {
+        if self.plan.cgroup.clones_into() {
             // v2: init starts in its cgroup, so that must be there first.
             let cgroup = Cgroup::create(&self.plan.cgroup)?;
             self.state.cgroup = cgroup.saved();
@@ -143,7 +146,7 @@ impl Half {
         }
         let given = Given { plan: &self.plan, state: &self.state, joined, sources, fifo };
         let cgroup = self.cgroup.as_ref().and_then(Cgroup::clone_fd);
-        let spawned = spawn(clone_flags(&self.plan.namespaces), cgroup, |link| {
+        let spawned = spawn(clone_flags(&self.plan.namespaces), cgroup, None, |link| {
             own.close();
             init::run(given, link)
         })?;
@@ -154,6 +157,7 @@ impl Half {
             config: bundle.config(),
             state: &mut self.state,
             cgroup: &mut self.cgroup,
+            systemd: &mut self.systemd,
             hooks_began: false,
             console_socket,
             own,
@@ -226,9 +230,9 @@ fn no_init() -> Error {
 }
 
 /// What the flags of the call add to the configuration.
-pub fn options<'a>(global: &Global, args: &'a CreateArgs) -> Options<'a> {
+pub fn options<'a>(global: &Global, args: &'a CreateArgs, manager: Manager) -> Options<'a> {
     Options {
-        manager: global.cgroup_manager().into(),
+        manager,
         privilege: global.rootless.into(),
         change: if args.no_pivot { RootChange::MoveAndChroot } else { RootChange::Pivot },
         call: Call {

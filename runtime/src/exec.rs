@@ -69,7 +69,7 @@ pub fn run(global: &Global, args: &ExecArgs, own: &selfexe::Mount) -> Result<i32
     // From before there is a process that they could concern.
     let signals = if args.detach { None } else { Some(Signals::hold()?) };
     let announced = given.announced;
-    let mut spawned = spawn(0, entry.clone.as_ref().map(AsFd::as_fd), |link| {
+    let mut spawned = spawn(0, entry.clone.as_ref().map(AsFd::as_fd), cgroup.unit(), |link| {
         own.close();
         join::run(given, link)
     })?;

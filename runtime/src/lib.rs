@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod create;
 pub mod criu;
+pub mod dbus;
 pub mod delete;
 pub mod error;
 pub mod events;

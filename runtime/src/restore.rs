@@ -26,7 +26,7 @@ use nix::libc;
 use nix::unistd::write;
 
 use crate::bundle::Bundle;
-use crate::cgroup::{Cgroup, Layout, SavedCgroup};
+use crate::cgroup::{Cgroup, Layout, SavedCgroup, Systemd, systemd};
 use crate::checkpoint::descriptors;
 use crate::checkpoint::external::{self, CgroupPlaces, Namespaced, View};
 use crate::checkpoint::options::{self, Directories, text};
@@ -79,7 +79,8 @@ fn restore(global: &Global, args: &RestoreArgs) -> Result<Restored> {
         notify::extend(bundle.spec_mut(), &root.join(&call.id))?;
     }
     let layout = Layout::detect()?;
-    let plan = Plan::from_spec(bundle.spec(), bundle.path(), &create::options(global, call), &layout)?;
+    let (manager, systemd) = systemd::manager(global)?;
+    let plan = Plan::from_spec(bundle.spec(), bundle.path(), &create::options(global, call, manager), &layout)?;
     create::check_console(&plan, call, if args.run.detach { Begin::Detached } else { Begin::Foreground })?;
     external::refuse_idmapped(&plan.mounts)?;
     if args.criu.manage_cgroups_mode == Some(ManageCgroups::Strict) {
@@ -91,6 +92,7 @@ fn restore(global: &Global, args: &RestoreArgs) -> Result<Restored> {
         state: create::new_state(&bundle, &plan, call),
         plan,
         layout,
+        systemd,
         cgroup: None,
         child: None,
         console: None,
@@ -123,6 +125,7 @@ fn refuse_existing(cgroup: &SavedCgroup) -> Result<()> {
 struct Half {
     plan: Plan,
     layout: Layout,
+    systemd: Option<Systemd>,
     state: State,
     cgroup: Option<Cgroup>,
     child: Option<Child>,
@@ -173,7 +176,11 @@ impl Half {
 
     /// criu starts in the container's cgroups, and so does all that it makes.
     fn enter_cgroups(&mut self, dir: &ContainerDir, criu: i32) -> Result<()> {
-        let cgroup = self.cgroup.insert(Cgroup::create(&self.plan.cgroup)?);
+        let made = match &mut self.systemd {
+            Some(systemd) => Cgroup::create_unit(&self.plan.cgroup, systemd, criu, &mut self.state.cgroup)?,
+            None => Cgroup::create(&self.plan.cgroup)?,
+        };
+        let cgroup = self.cgroup.insert(made);
         self.state.cgroup = cgroup.saved();
         for file in cgroup.join_fds()? {
             write(&file, criu.to_string().as_bytes()).on("put criu into", "the cgroups")?;

@@ -2,6 +2,16 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A path below the directory for temporary files where nothing is.
+pub(crate) fn unique_path(name: &str) -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    #[allow(clippy::disallowed_methods, reason = "a test keeps no state there")]
+    let directory = std::env::temp_dir();
+    directory.join(format!("tare-{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
+}
 
 /// Prints why a test cannot run here, and appends it to the file `TARE_SKIPS` names, where `integration/test` counts it.
 pub(crate) fn skip(why: impl Display) {

@@ -108,16 +108,24 @@ fn from_flags(args: &UpdateArgs) -> LinuxResources {
     resources
 }
 
-/// Fills in, on version 2, the half of a pair that was not given.
+/// Fills in, on version 2 or with systemd, the half of a pair that was not given.
 fn complete(mut resources: LinuxResources, cgroup: &Cgroup) -> LinuxResources {
-    if !cgroup.is_unified() {
+    let has_unit = cgroup.unit().is_some();
+    if !cgroup.is_unified() && !has_unit {
         return resources;
     }
     if let Some(cpu) = resources.cpu_mut() {
         let now = cgroup.quota_and_period();
-        complete_cpu(cpu, now);
+        match now {
+            // A change of any of them makes systemd write all, a quota as it keeps it: in whole percents.
+            Some((quota, period)) if has_unit && touches_cpu(cpu) && asked(cpu.quota()).is_none() => {
+                let period = asked(cpu.period()).unwrap_or(period);
+                cpu.set_quota(Some(quota)).set_period(Some(period));
+            }
+            now => complete_cpu(cpu, now),
+        }
     }
-    if let Some(memory) = resources.memory_mut() {
+    if let Some(memory) = resources.memory_mut().as_mut().filter(|_| cgroup.is_unified()) {
         let (limit, swap) = cgroup.memory_and_swap_limits();
         complete_memory(memory, limit, swap);
     }
@@ -127,6 +135,10 @@ fn complete(mut resources: LinuxResources, cgroup: &Cgroup) -> LinuxResources {
 /// A number that asks for something: 0 asks for nothing.
 fn asked<T: Default + PartialEq>(value: Option<T>) -> Option<T> {
     value.filter(|value| *value != T::default())
+}
+
+fn touches_cpu(cpu: &LinuxCpu) -> bool {
+    asked(cpu.shares()).is_some() || asked(cpu.period()).is_some() || cpu.idle().is_some()
 }
 
 fn complete_cpu(cpu: &mut LinuxCpu, now: Option<(i64, u64)>) {

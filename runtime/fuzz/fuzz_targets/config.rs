@@ -8,6 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use tare::bundle::parse_spec;
 use tare::cgroup::Layout;
 use tare::plan::cgroup::{Manager, Privilege};
+use tare::plan::cgroup::systemd::{Domain, Site};
 use tare::plan::process::{Call, Keyring};
 use tare::plan::{Options, Plan, cgroup, devices, hooks, mounts, namespaces, netdev, process, rdt, seccomp, sysctl};
 
@@ -42,8 +43,9 @@ fuzz_target!(|bytes: &[u8]| {
         let kept = seccomp::Seccomp::from_bytes(&filter.to_bytes()).expect("what was kept for exec is read again");
         assert_eq!(kept, filter);
     }
-    for manager in [Manager::Cgroupfs, Manager::Systemd, Manager::Disabled] {
-        let _ = cgroup::lower(&spec, "c", manager, &LAYOUT, Privilege::Root);
+    let site = Site { domain: Domain::System, base: String::new() };
+    for manager in [Manager::Cgroupfs, Manager::Systemd(site), Manager::Disabled] {
+        let _ = cgroup::lower(&spec, "c", manager.clone(), &LAYOUT, Privilege::Root);
         let options = Options { manager, privilege: Privilege::Auto, change: mounts::RootChange::Pivot, call: CALL };
         let _ = Plan::from_spec(&spec, Path::new("/bundle"), &options, &LAYOUT);
     }

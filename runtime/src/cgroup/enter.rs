@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::{Cgroup, SavedVersion, files, open_directory};
+use super::{Cgroup, Directory, SavedVersion, files, open_directory};
 use crate::error::{Context, Error, Kind, Result};
 
 /// What a process needs to enter.
@@ -18,9 +18,13 @@ pub struct Entry {
 }
 
 /// Opens the file by which a thread joins a directory.
-pub(super) fn open_join(version: SavedVersion, directory: &Path) -> Result<OwnedFd> {
-    let name = if version == SavedVersion::V2 { "cgroup.procs" } else { "tasks" };
-    let path = directory.join(name);
+pub(super) fn open_join(version: SavedVersion, directory: &Directory) -> Result<OwnedFd> {
+    open_list(version == SavedVersion::V2 || directory.controllers.is_empty(), &directory.path)
+}
+
+/// The unified hierarchy, alone or beside others, has no list of threads that takes one from another cgroup.
+fn open_list(unified: bool, directory: &Path) -> Result<OwnedFd> {
+    let path = directory.join(if unified { "cgroup.procs" } else { "tasks" });
     files::open_for_writing(&path).map(OwnedFd::from).on("open", path.display())
 }
 
@@ -116,7 +120,9 @@ impl Cgroup {
                 Ok(Entry { clone: Some(clone), join: Vec::new() })
             }
             None => {
-                let join = paths.iter().map(|path| open_join(self.saved.version, path)).collect::<Result<_>>();
+                let unified = self.saved.directories.iter().map(|directory| directory.controllers.is_empty());
+                let join =
+                    paths.iter().zip(unified).map(|(path, unified)| open_list(unified, path)).collect::<Result<_>>();
                 Ok(Entry { clone: None, join: join.map_err(explain)? })
             }
         }

@@ -36,18 +36,38 @@ pub(super) fn create(place: &UnifiedPlace, plan: &CgroupPlan) -> Result<Option<O
     }
     pass_controllers_on(&place.mount, &path)?;
     check_type(&path, place)?;
-    files::apply(&path, &place.writes)?;
-    let directory = open_directory(&path).on("open the cgroup", path.display())?;
+    let directory = fill(place, origin, &path, plan)?;
+    made.keep();
+    Ok(Some(directory))
+}
+
+/// Writes the limits of a plan into the directory that systemd has made.
+pub(super) fn complete(place: &UnifiedPlace, plan: &CgroupPlan) -> Result<OwnedFd> {
+    let path = place.mount.join(&place.path);
+    // The directories above are systemd's: a controller that it does not know is passed on only where a limit needs it.
+    let there = files::read(&path, "cgroup.controllers").unwrap_or_default();
+    let lacks = |file: &str| {
+        let controller = file.split('.').next().unwrap_or_default();
+        controller != "cgroup" && !there.split_whitespace().any(|name| name == controller)
+    };
+    if place.writes.iter().any(|write| lacks(&write.file)) {
+        pass_controllers_on(&place.mount, &path)?;
+    }
+    fill(place, Origin::Fresh, &path, plan)
+}
+
+fn fill(place: &UnifiedPlace, origin: Origin, path: &Path, plan: &CgroupPlan) -> Result<OwnedFd> {
+    files::apply(path, &place.writes)?;
+    let directory = open_directory(path).on("open the cgroup", path.display())?;
     match devices::attach(directory.as_fd(), origin, &plan.devices) {
         // Without the right to load programs there are no rights to devices beyond the user's own either.
         Err(Errno::EPERM | Errno::EACCES) if !is_root(plan.privilege) || in_user_namespace() => {}
         done => done.on("attach the device program (linux.resources.devices) to", path.display())?,
     }
     if let Some(owner) = place.owner {
-        hand_over(&path, Uid::from_raw(owner))?;
+        hand_over(path, Uid::from_raw(owner))?;
     }
-    made.keep();
-    Ok(Some(directory))
+    Ok(directory)
 }
 
 /// Passes the controllers of the mount point on, down to `path`. Usually somebody did so long ago.

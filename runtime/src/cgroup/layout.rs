@@ -51,8 +51,22 @@ pub struct Layout {
 impl Layout {
     /// Reads the mount table and the cgroup membership of this process.
     pub fn detect() -> Result<Self> {
-        let own = slurp("/proc/self/cgroup").on("read", "/proc/self/cgroup")?;
-        let mut search = Search::new(&own);
+        Self::find(&slurp("/proc/self/cgroup").on("read", "/proc/self/cgroup")?)
+    }
+
+    /// Where a cgroup lies below the mount point that shows it: a container may see only a part of a hierarchy. `path` is that
+    /// of another process in the unified hierarchy, or in the one named `systemd`.
+    pub fn below_mount(path: &str) -> Result<String> {
+        if path.trim_matches('/').is_empty() {
+            return Ok(String::new());
+        }
+        let found = Self::find(format!("1:name=systemd:{path}\n0::{path}\n").as_bytes())?;
+        let hierarchy = found.hierarchy("name=systemd").or(found.v2.as_ref());
+        Ok(hierarchy.map_or_else(String::new, |hierarchy| hierarchy.own.clone()))
+    }
+
+    fn find(own: &[u8]) -> Result<Self> {
+        let mut search = Search::new(own);
         // The mount table of a busy host is long and its cgroup mounts stand early: stop at the last one looked for.
         let mut table = File::open("/proc/self/mountinfo").on("open", "/proc/self/mountinfo")?;
         let mut text = Vec::with_capacity(8192);

@@ -4,9 +4,13 @@
 //! (`fs.rs`). It is made by [`Cgroup::create`] and found again by [`Cgroup::open`] from what state.json keeps. It must not
 //! know the specification: limits arrive as ordered writes.
 //!
+//! Who makes the directories is this program, or systemd (`systemd/`), which then has a unit for them; from there on both
+//! are the same, but for changes and the removal, which systemd is told of.
+//!
 //! In state.json:
 //! ```text
-//! {"version": "v1", "made": true, "directories": [{"controllers": ["memory"], "path": "/sys/fs/cgroup/memory/c1"}, ...]}
+//! {"version": "v1", "made": true, "directories": [{"controllers": ["memory"], "path": "/sys/fs/cgroup/memory/c1"}, ...],
+//!  "unit": {"name": "tare-c1.scope", "domain": "system"}}
 //! ```
 
 pub mod devices;
@@ -31,11 +35,13 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::plan::cgroup::systemd::{Domain, device_rules, drop_weight_of_idle, from_limits};
 use crate::plan::cgroup::{CgroupPlan, Limit, OnDenied, Privilege, Target, limits, no_controller};
 
 pub use self::enter::Entry;
 pub use self::layout::{Layout, Version};
 pub use self::oom::OomWatch;
+pub use self::systemd::{SavedUnit, Systemd};
 
 /// One directory of a container's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +62,9 @@ pub struct SavedCgroup {
     /// may be signalled, for they may be those of another.
     made: bool,
     directories: Vec<Directory>,
+    /// The unit that systemd has made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<SavedUnit>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +100,16 @@ impl SavedCgroup {
                 (SavedVersion::V2, vec![Directory { controllers: Vec::new(), path }])
             }
         };
-        Self { version, made: false, directories }
+        let unit = plan.unit.as_ref().map(|unit| SavedUnit { name: unit.name.clone(), domain: unit.domain });
+        Self { version, made: false, directories, unit }
+    }
+
+    fn version(&self) -> Version {
+        match self.version {
+            SavedVersion::None => Version::Missing,
+            SavedVersion::V1 => Version::V1,
+            SavedVersion::V2 => Version::V2,
+        }
     }
 
     /// The directories, one in each hierarchy.
@@ -113,13 +131,37 @@ impl Cgroup {
             Target::V2(place) => {
                 let made = fs::create(place, plan)?;
                 if made.is_none() {
-                    saved = SavedCgroup { version: SavedVersion::None, made: true, directories: Vec::new() };
+                    saved =
+                        SavedCgroup { version: SavedVersion::None, made: true, directories: Vec::new(), unit: None };
                 }
                 made
             }
         };
         saved.made = true;
         Ok(Self { saved, unified })
+    }
+
+    /// Lets systemd make the unit of a plan around process `pid`, and does what systemd cannot. `saved` says of the unit from
+    /// when it is there, whatever else may fail.
+    pub fn create_unit(plan: &CgroupPlan, systemd: &mut Systemd, pid: i32, saved: &mut SavedCgroup) -> Result<Self> {
+        let unit = plan.unit.as_ref().ok_or_else(|| Error::new(Kind::System, "no systemd unit was planned"))?;
+        let version = saved.version();
+        let devices = match unit.domain {
+            Domain::System => {
+                device_rules(&plan.devices, version, &std::fs::read_to_string("/proc/devices").unwrap_or_default())
+            }
+            // It has no power over devices, and says so in the journal.
+            Domain::User => Vec::new(),
+        };
+        systemd.start(unit, &devices, pid)?;
+        saved.made = true;
+        check_place(saved, pid)?;
+        match &plan.target {
+            Target::None => {}
+            Target::V1(places) => saved.directories = v1::complete(places, plan)?,
+            Target::V2(place) => drop(fs::complete(place, plan)?),
+        }
+        Ok(Self { saved: saved.clone(), unified: None })
     }
 
     /// The cgroups of a container that is there.
@@ -143,7 +185,13 @@ impl Cgroup {
     /// waits for no grace period of RCU, which joining by `cgroup.procs` costs once a hierarchy. The process must have no
     /// other threads.
     pub fn join_fds(&self) -> Result<Vec<OwnedFd>> {
-        self.saved.directories.iter().map(|directory| enter::open_join(self.saved.version, &directory.path)).collect()
+        match (self.saved.version, &self.saved.unit) {
+            // systemd has put it there.
+            (SavedVersion::V2, Some(_)) => Ok(Vec::new()),
+            (version, _) => {
+                self.saved.directories.iter().map(|directory| enter::open_join(version, directory)).collect()
+            }
+        }
     }
 
     /// The directory of a controller: its version 1 hierarchy, or the unified one.
@@ -196,9 +244,19 @@ impl Cgroup {
         Some(limit.trim().parse().map_or_else(|_| limit.trim().to_owned(), size))
     }
 
-    /// Version 2: quota and period in force, in microseconds; -1 is no quota.
+    /// Its unit, if systemd has made it.
+    pub fn unit(&self) -> Option<&SavedUnit> {
+        self.saved.unit.as_ref()
+    }
+
+    /// Quota and period in force, in microseconds; -1 is no quota.
     pub fn quota_and_period(&self) -> Option<(i64, u64)> {
-        let text = files::read(self.directory("cpu")?, "cpu.max").ok()?;
+        let directory = self.directory("cpu")?;
+        if !self.is_unified() {
+            let number = |file| files::read(directory, file).ok()?.trim().parse::<i64>().ok();
+            return Some((number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?.try_into().ok()?));
+        }
+        let text = files::read(directory, "cpu.max").ok()?;
         let (quota, period) = text.trim().split_once(' ')?;
         Some((if quota == "max" { -1 } else { quota.parse().ok()? }, period.parse().ok()?))
     }
@@ -211,12 +269,16 @@ impl Cgroup {
 
     /// Changes limits while the container runs: all of them, or none if one is refused.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        let version = match self.saved.version {
-            SavedVersion::None => Version::Missing,
-            SavedVersion::V1 => Version::V1,
-            SavedVersion::V2 => Version::V2,
+        let version = self.saved.version();
+        let mut limits = limits(resources, version)?;
+        let mut systemd = match &self.saved.unit {
+            Some(unit) => {
+                let properties = from_limits(&limits, version)?;
+                drop_weight_of_idle(&mut limits);
+                Some((unit, properties, Systemd::connect(unit.domain)?))
+            }
+            None => None,
         };
-        let limits = limits(resources, version)?;
         // What cannot be done is found before the first write.
         let places: Vec<(&Path, &Limit)> = limits
             .iter()
@@ -230,14 +292,49 @@ impl Cgroup {
             })
             .collect::<Result<_>>()?;
         let mut undo = files::Undo::default();
-        for (directory, limit) in places {
+        for (directory, limit) in &places {
             if let Err(error) = files::apply_noting(directory, &limit.writes, &mut undo) {
                 undo.run();
                 return Err(error);
             }
         }
+        // Afterwards: what the kernel refuses must not become a property.
+        if let Some((unit, properties, systemd)) = systemd.as_mut().filter(|(_, properties, _)| !properties.is_empty())
+        {
+            if let Err(error) = systemd.set(unit, std::mem::take(properties)) {
+                undo.run();
+                return Err(error);
+            }
+            // It writes what it has kept, which for a quota are whole percents.
+            for (directory, limit) in places.iter().filter(|(_, limit)| limit.controller == "cpu") {
+                files::apply(directory, &limit.writes)?;
+            }
+        }
         Ok(())
     }
+}
+
+/// Whether systemd has put process `pid` where the plan says.
+fn check_place(saved: &SavedCgroup, pid: i32) -> Result<()> {
+    let known = |directory: &&Directory| {
+        directory.controllers.is_empty() || directory.controllers.iter().any(|name| name == "name=systemd")
+    };
+    let Some(directory) = saved.directories.iter().find(known) else { return Ok(()) };
+    if std::fs::symlink_metadata(&directory.path).is_ok() {
+        return Ok(());
+    }
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let lines: Vec<&str> =
+        text.lines().filter(|line| line.contains(":name=systemd:") || line.starts_with("0::")).collect();
+    Err(Error::new(
+        Kind::System,
+        format!(
+            "systemd has not made the cgroup {}, but put the container's process into {}: the runtime may be in a container \
+             that sees another part of the cgroups than systemd",
+            directory.path.display(),
+            lines.join(" and ")
+        ),
+    ))
 }
 
 /// Puts a process that could not be started in a version 2 cgroup there afterwards. `pids.max` holds for new processes, but

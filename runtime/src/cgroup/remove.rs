@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use super::files::Watched;
-use super::{Cgroup, files};
+use super::{Cgroup, SavedUnit, Systemd, files};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::process::pidfd_open;
 
@@ -25,7 +25,10 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 impl Cgroup {
     /// Removes all directories. What is gone already counts as removed; every one is tried, the first failure is told.
     pub fn destroy(&self) -> Result<()> {
-        let mut first = Ok(());
+        let mut first = match &self.saved.unit {
+            Some(unit) if self.saved.made => self.stop_unit(unit),
+            _ => Ok(()),
+        };
         for directory in &self.saved.directories {
             let removed = match self.saved.made {
                 true => remove(&directory.path, self.is_unified()),
@@ -35,6 +38,19 @@ impl Cgroup {
             first = first.and(removed);
         }
         first
+    }
+}
+
+impl Cgroup {
+    /// systemd removes what it has made. Without one that answers, nobody minds that it is removed here.
+    fn stop_unit(&self, unit: &SavedUnit) -> Result<()> {
+        match Systemd::connect(unit.domain) {
+            Ok(mut systemd) => systemd.stop(unit),
+            Err(error) => {
+                crate::log::warn(format_args!("the systemd unit {} is left to systemd: {error}", unit.name));
+                Ok(())
+            }
+        }
     }
 }
 

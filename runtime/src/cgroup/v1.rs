@@ -91,6 +91,21 @@ pub(super) fn create(places: &[Place], plan: &CgroupPlan) -> Result<Vec<Director
     Ok(directories)
 }
 
+/// Makes the directories that systemd has not made for a unit, in the hierarchies that it does not know, and writes the
+/// limits of a plan. The container's first process is in those that it has made.
+pub(super) fn complete(places: &[Place], plan: &CgroupPlan) -> Result<Vec<Directory>> {
+    let mut made = Made::default();
+    let mut directories = Vec::with_capacity(places.len());
+    for place in places {
+        let path = place.mount.join(&place.path);
+        let origin = make(&place.mount, &path, &mut made).on("make the cgroup", path.display())?;
+        fill(place, origin, &path, plan)?;
+        directories.push(Directory { controllers: place.controllers.clone(), path });
+    }
+    made.keep();
+    Ok(directories)
+}
+
 /// A directory that was there must be nobody's: its processes would be killed with the container, and a frozen one would
 /// freeze the container's first process before it could say so.
 fn check_unused(place: &Place, path: &Path) -> Result<()> {

@@ -95,7 +95,8 @@ pub fn own_hierarchies(layout: &Layout, cgroup: &SavedCgroup) -> Vec<String> {
     if layout.version() != Version::V1 || layout.v2.is_none() {
         return Vec::new();
     }
-    cgroup.directories().iter().map(|directory| directory.controllers.join(",")).collect()
+    let own = cgroup.directories().iter().filter(|directory| !directory.controllers.is_empty());
+    own.map(|directory| directory.controllers.join(",")).collect()
 }
 
 /// Everything bound from the host: destination and source.

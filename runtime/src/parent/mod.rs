@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::cgroup::join_later;
+use crate::cgroup::{SavedUnit, Systemd, join_later};
 use crate::channel::{Channel, Incoming};
 use crate::error::{Context, Error, Kind, Result};
 use crate::link::Link;
@@ -54,21 +54,42 @@ pub enum Next {
     Silence(Silence),
 }
 
+/// How a child comes into its cgroup that could not be cloned into it.
+enum Late<'a> {
+    Join(BorrowedFd<'a>),
+    Attach(&'a SavedUnit),
+}
+
 /// Clones a child, which runs `body` and never comes back: `body` returns only if it fails.
 ///
-/// `flags` are the namespaces that clone3(2) makes; `cgroup` is the v2 cgroup it starts in.
-pub fn spawn(flags: u64, cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce(&Link) -> Error) -> Result<Spawned> {
+/// `flags` are the namespaces that clone3(2) makes; `cgroup` is the v2 cgroup it starts in, and `unit` that cgroup's if it is
+/// systemd's.
+pub fn spawn(
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    unit: Option<&SavedUnit>,
+    body: impl FnOnce(&Link) -> Error,
+) -> Result<Spawned> {
     let (ours, theirs) = Channel::pair()?;
     let line = SharedLine::new().on("share", "a page with init")?;
     let (cloned, late) = match (clone(flags, cgroup), cgroup) {
         // As many processes as the cgroup may have; one that joins later is not counted against that.
-        (Err(Errno::EAGAIN), Some(cgroup)) => (clone(flags, None), Some(cgroup)),
+        (Err(Errno::EAGAIN), Some(cgroup)) => (clone(flags, None), Some(Late::Join(cgroup))),
+        // A user whose session is elsewhere may not move a process from there; the user's systemd may.
+        (Err(Errno::EACCES), Some(_)) if unit.is_some() => (clone(flags, None), unit.map(Late::Attach)),
         (cloned, _) => (cloned, None),
     };
     match cloned.on("clone", "init")? {
         Forked::Parent(child) => {
             let spawned = Spawned { child, channel: ours, line, order: Order::default() };
-            match late.map_or(Ok(()), |cgroup| join_later(cgroup, spawned.pid())) {
+            let joined = match late {
+                None => Ok(()),
+                Some(Late::Join(cgroup)) => join_later(cgroup, spawned.pid()),
+                Some(Late::Attach(unit)) => {
+                    Systemd::connect(unit.domain).and_then(|mut systemd| systemd.attach(unit, spawned.pid()))
+                }
+            };
+            match joined {
                 Ok(()) => Ok(spawned),
                 Err(error) => {
                     spawned.kill();

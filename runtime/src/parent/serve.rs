@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Systemd};
 use crate::error::{Context, Error, Kind, Result};
 use crate::message::{Reply, Request};
 use crate::parent::netdev::Moved;
@@ -28,6 +28,8 @@ pub struct Desk<'a> {
     pub state: &'a mut State,
     /// Its cgroups, from the moment they exist.
     pub cgroup: &'a mut Option<Cgroup>,
+    /// Who makes them, if that is systemd.
+    pub systemd: &'a mut Option<Systemd>,
     /// Set once hooks have begun to run: poststop must then run, however create ends.
     pub hooks_began: bool,
     /// Where the master end of its pty goes; without one it is kept.
@@ -104,7 +106,7 @@ pub fn until_ready(
             }
             Request::Cgroup => {
                 // What takes longest on this side; init makes its namespaces and mounts meanwhile.
-                let join = join_fds(desk)?;
+                let join = join_fds(desk, spawned.pid())?;
                 let trees = mount_source::open_cgroups(&desk.plan.cgroup_view, &desk.plan.mounts)?;
                 let fds: Vec<&OwnedFd> = join.iter().chain(&trees).collect();
                 spawned.reply(&Reply::Cgroup { join: join.len() }, &fds)?;
@@ -177,14 +179,18 @@ pub fn hand_listener(listener: OwnedFd, seccomp: Option<&Seccomp>, pid: i32, sta
     seccomp_agent::send(listener, notify, state, pid)
 }
 
-/// Makes the cgroups, unless they are there already. What init needs to join them.
-fn join_fds(desk: &mut Desk<'_>) -> Result<Vec<OwnedFd>> {
+/// Makes the cgroups, unless they are there already. What init, process `pid`, needs to join them.
+fn join_fds(desk: &mut Desk<'_>, pid: i32) -> Result<Vec<OwnedFd>> {
     match desk.cgroup {
         // It has been cloned into it.
         Some(cgroup) if cgroup.clone_fd().is_some() => Ok(Vec::new()),
         Some(cgroup) => cgroup.join_fds(),
         None => {
-            let cgroup = Cgroup::create(&desk.plan.cgroup)?;
+            let plan = &desk.plan.cgroup;
+            let cgroup = match &mut desk.systemd {
+                Some(systemd) => Cgroup::create_unit(plan, systemd, pid, &mut desk.state.cgroup)?,
+                None => Cgroup::create(plan)?,
+            };
             // From now on what is in them is the container's: a clean-up may kill it.
             desk.state.cgroup = cgroup.saved();
             desk.cgroup.insert(cgroup).join_fds()

@@ -84,7 +84,7 @@ impl Plan {
         let process =
             spec.process().as_ref().ok_or_else(|| Error::invalid("process is missing in the configuration"))?;
         let mounts = mounts::lower(spec, bundle, &namespaces)?;
-        let cgroup = cgroup::lower(spec, options.call.container, options.manager, layout, options.privilege)?;
+        let cgroup = cgroup::lower(spec, options.call.container, options.manager.clone(), layout, options.privilege)?;
         Ok(Self {
             rootfs: mounts::lower_rootfs(spec, bundle, options.change, &namespaces)?,
             devices: devices::lower(spec, &mounts)?,

@@ -96,6 +96,7 @@ fn controllers_are_passed_on_from_the_top() {
     };
     let plan = CgroupPlan {
         target: Target::V2(place),
+        unit: None,
         devices: Access::all(),
         on_denied: OnDenied::Fail,
         privilege: Privilege::Root,

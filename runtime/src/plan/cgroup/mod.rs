@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod devices;
 mod limits;
 mod path;
+pub mod systemd;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -21,13 +22,13 @@ use crate::error::{Error, Kind, Result};
 pub use limits::{Limit, limits};
 
 /// Who makes the cgroups.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Manager {
     /// This program, through the cgroup file system.
     #[default]
     Cgroupfs,
     /// systemd, asked over D-Bus.
-    Systemd,
+    Systemd(systemd::Site),
     /// Nobody: the container stays in the cgroup of its creator.
     Disabled,
 }
@@ -53,21 +54,13 @@ impl From<crate::cli::Rootless> for Privilege {
     }
 }
 
-impl From<crate::cli::CgroupManager> for Manager {
-    fn from(manager: crate::cli::CgroupManager) -> Self {
-        match manager {
-            crate::cli::CgroupManager::Cgroupfs => Self::Cgroupfs,
-            crate::cli::CgroupManager::Systemd => Self::Systemd,
-            crate::cli::CgroupManager::Disabled => Self::Disabled,
-        }
-    }
-}
-
 /// Everything that is to be done in cgroups for one container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CgroupPlan {
     /// Where.
     pub target: Target,
+    /// The unit that systemd is to make there; without one the directories are made here.
+    pub unit: Option<systemd::UnitPlan>,
     /// Which devices the container may use.
     pub devices: devices::Access,
     /// What a refused permission means, if `privilege` puts up with one.
@@ -184,12 +177,13 @@ impl CgroupPlan {
     /// The plan of a container without cgroups.
     fn nothing() -> Self {
         let (devices, on_denied) = (devices::Access::all(), OnDenied::Fail);
-        Self { target: Target::None, devices, on_denied, privilege: Privilege::Root }
+        Self { target: Target::None, unit: None, devices, on_denied, privilege: Privilege::Root }
     }
 
-    /// Whether the container's first process starts in its cgroup: then that must be made before.
+    /// Whether the container's first process starts in its cgroup: then that must be made before. systemd makes a scope
+    /// for a process that is there.
     pub fn clones_into(&self) -> bool {
-        matches!(self.target, Target::V2(_))
+        matches!(self.target, Target::V2(_)) && self.unit.is_none()
     }
 
     /// What is kept of the plan until its cgroups are made, so that what an interrupted creation left can be removed.
@@ -204,23 +198,25 @@ pub fn lower(spec: &Spec, id: &str, manager: Manager, layout: &Layout, privilege
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let given = linux.and_then(|linux| linux.cgroups_path().as_ref()).map(|path| path.as_path());
     let version = match manager {
-        Manager::Cgroupfs => layout.version(),
+        Manager::Cgroupfs | Manager::Systemd(_) => layout.version(),
         Manager::Disabled => Version::Missing,
-        Manager::Systemd => return Err(crate::cgroup::systemd::unavailable()),
     };
     let limits = match resources {
         Some(resources) => limits(resources, version)?,
         None => Vec::new(),
     };
     let devices = devices::lower(spec)?;
+    if let Manager::Systemd(site) = &manager {
+        return lower_unit(spec, id, site, layout, limits, devices, privilege);
+    }
     let path = path::clean(given, id)?;
     let on_denied = match (privilege, given.is_some_and(|path| !path.as_os_str().is_empty()), limits.is_empty()) {
         (Privilege::Root, ..) | (_, true, _) => OnDenied::Fail,
         (Privilege::Rootless | Privilege::Auto, false, true) => OnDenied::GoWithout,
         (Privilege::Rootless | Privilege::Auto, false, false) => OnDenied::Explain,
     };
-    let target = match (version, manager) {
-        (Version::Missing, _) => match (limits.first(), manager, on_denied) {
+    let target = match (version, &manager) {
+        (Version::Missing, _) => match (limits.first(), &manager, on_denied) {
             (Some(limit), Manager::Disabled, _) => {
                 let field = limit.writes.first().map_or("linux.resources", |write| write.field.as_ref());
                 return Err(Error::invalid(format!(
@@ -237,7 +233,52 @@ pub fn lower(spec: &Spec, id: &str, manager: Manager, layout: &Layout, privilege
         (Version::V1, _) => Target::V1(places(layout, &path, limits, on_denied)?),
         (Version::V2, _) => Target::V2(unified_place(spec, layout, &path, limits)?),
     };
-    Ok(CgroupPlan { target, devices, on_denied, privilege })
+    Ok(CgroupPlan { target, unit: None, devices, on_denied, privilege })
+}
+
+/// Lowers what systemd is to make, and what is written there afterwards.
+fn lower_unit(
+    spec: &Spec,
+    id: &str,
+    site: &systemd::Site,
+    layout: &Layout,
+    mut limits: Vec<Limit>,
+    devices: devices::Access,
+    privilege: Privilege,
+) -> Result<CgroupPlan> {
+    let version = layout.version();
+    let given = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref()).map(|path| path.as_path());
+    let (unit, path) = systemd::lower(spec, id, site, given, &limits, version)?;
+    let target = match (version, site.domain) {
+        (Version::Missing, _) => {
+            return Err(Error::unsupported(
+                "no cgroup hierarchy is mounted, where the systemd cgroup manager needs one",
+            ));
+        }
+        (Version::V1, systemd::Domain::User) => {
+            return Err(Error::unsupported(
+                "the user's systemd has no say over cgroup version 1, which this host has: boot it with version 2 \
+                 (systemd.unified_cgroup_hierarchy=1), or use --cgroup-manager cgroupfs",
+            ));
+        }
+        (Version::V1, systemd::Domain::System) => {
+            let path = path::Path::Absolute(path);
+            let mut places = places(layout, &path, limits, OnDenied::Fail)?;
+            // On a hybrid host systemd finds the processes of a unit in the unified hierarchy.
+            places.extend(layout.v2.iter().map(|hierarchy| Place {
+                controllers: Vec::new(),
+                mount: hierarchy.mount.clone(),
+                path: path.below(""),
+                writes: Vec::new(),
+            }));
+            Target::V1(places)
+        }
+        (Version::V2, _) => {
+            systemd::drop_weight_of_idle(&mut limits);
+            Target::V2(unified_place(spec, layout, &path::Path::Absolute(path), limits)?)
+        }
+    };
+    Ok(CgroupPlan { target, unit: Some(unit), devices, on_denied: OnDenied::Fail, privilege })
 }
 
 /// One place in each version 1 hierarchy, each with the writes of its controllers.

@@ -320,7 +320,6 @@ fn the_manager_and_the_lack_of_rights_decide_what_is_made() {
     for (linux, manager, layout, part) in [
         (limited, Manager::Disabled, &v1(), "pids.limit cannot be applied with --cgroup-manager disabled"),
         ("{}", Manager::Cgroupfs, &empty, "no cgroup hierarchy is mounted"),
-        ("{}", Manager::Systemd, &v2(), "systemd cgroup manager is not available"),
     ] {
         let error = plan(linux, manager, layout, Privilege::Root).unwrap_err().to_string();
         assert!(error.contains(part), "{error} does not say {part}");
