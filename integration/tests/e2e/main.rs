@@ -25,5 +25,6 @@ mod seccomp_agent;
 mod security;
 mod security_mounts;
 mod security_process;
+mod systemd;
 mod terminal;
 mod update;
