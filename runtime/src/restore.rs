@@ -176,7 +176,7 @@ impl Half {
 
     /// criu starts in the container's cgroups, and so does all that it makes.
     fn enter_cgroups(&mut self, dir: &ContainerDir, criu: i32) -> Result<()> {
-        let made = match &mut self.systemd {
+        let made = match self.systemd.take() {
             Some(systemd) => Cgroup::create_unit(&self.plan.cgroup, systemd, criu, &mut self.state.cgroup)?,
             None => Cgroup::create(&self.plan.cgroup)?,
         };

@@ -35,7 +35,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::cgroup::systemd::{Domain, device_rules, drop_weight_of_idle, from_limits};
+use crate::plan::cgroup::systemd::{drop_weight_of_idle, from_limits};
 use crate::plan::cgroup::{CgroupPlan, Limit, OnDenied, Privilege, Target, limits, no_controller};
 
 pub use self::enter::Entry;
@@ -139,29 +139,6 @@ impl Cgroup {
         };
         saved.made = true;
         Ok(Self { saved, unified })
-    }
-
-    /// Lets systemd make the unit of a plan around process `pid`, and does what systemd cannot. `saved` says of the unit from
-    /// when it is there, whatever else may fail.
-    pub fn create_unit(plan: &CgroupPlan, systemd: &mut Systemd, pid: i32, saved: &mut SavedCgroup) -> Result<Self> {
-        let unit = plan.unit.as_ref().ok_or_else(|| Error::new(Kind::System, "no systemd unit was planned"))?;
-        let version = saved.version();
-        let devices = match unit.domain {
-            Domain::System => {
-                device_rules(&plan.devices, version, &std::fs::read_to_string("/proc/devices").unwrap_or_default())
-            }
-            // It has no power over devices, and says so in the journal.
-            Domain::User => Vec::new(),
-        };
-        systemd.start(unit, &devices, pid)?;
-        saved.made = true;
-        check_place(saved, pid)?;
-        match &plan.target {
-            Target::None => {}
-            Target::V1(places) => saved.directories = v1::complete(places, plan)?,
-            Target::V2(place) => drop(fs::complete(place, plan)?),
-        }
-        Ok(Self { saved: saved.clone(), unified: None })
     }
 
     /// The cgroups of a container that is there.
@@ -275,7 +252,7 @@ impl Cgroup {
             Some(unit) => {
                 let properties = from_limits(&limits, version)?;
                 drop_weight_of_idle(&mut limits);
-                Some((unit, properties, Systemd::connect(unit.domain)?))
+                (!properties.is_empty()).then(|| Ok((unit, properties, Systemd::connect(unit.domain)?))).transpose()?
             }
             None => None,
         };
@@ -299,8 +276,7 @@ impl Cgroup {
             }
         }
         // Afterwards: what the kernel refuses must not become a property.
-        if let Some((unit, properties, systemd)) = systemd.as_mut().filter(|(_, properties, _)| !properties.is_empty())
-        {
+        if let Some((unit, properties, systemd)) = &mut systemd {
             if let Err(error) = systemd.set(unit, std::mem::take(properties)) {
                 undo.run();
                 return Err(error);
@@ -312,29 +288,6 @@ impl Cgroup {
         }
         Ok(())
     }
-}
-
-/// Whether systemd has put process `pid` where the plan says.
-fn check_place(saved: &SavedCgroup, pid: i32) -> Result<()> {
-    let known = |directory: &&Directory| {
-        directory.controllers.is_empty() || directory.controllers.iter().any(|name| name == "name=systemd")
-    };
-    let Some(directory) = saved.directories.iter().find(known) else { return Ok(()) };
-    if std::fs::symlink_metadata(&directory.path).is_ok() {
-        return Ok(());
-    }
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let lines: Vec<&str> =
-        text.lines().filter(|line| line.contains(":name=systemd:") || line.starts_with("0::")).collect();
-    Err(Error::new(
-        Kind::System,
-        format!(
-            "systemd has not made the cgroup {}, but put the container's process into {}: the runtime may be in a container \
-             that sees another part of the cgroups than systemd",
-            directory.path.display(),
-            lines.join(" and ")
-        ),
-    ))
 }
 
 /// Puts a process that could not be started in a version 2 cgroup there afterwards. `pids.max` holds for new processes, but

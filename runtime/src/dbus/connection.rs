@@ -17,7 +17,7 @@ use nix::sys::time::TimeVal;
 
 use super::address::Socket;
 use super::reading::{FIXED, Message, MessageType, whole_length};
-use super::sasl::{self, Claim, Step};
+use super::sasl::{self, Answers};
 use super::value::Value;
 use super::wire::{self, METHOD_CALL, field};
 
@@ -121,8 +121,8 @@ const KEPT: usize = 16;
 pub struct Connection {
     socket: OwnedFd,
     link: Link,
-    /// While we are not known there yet: how we have told who we are.
-    claim: Option<Claim>,
+    /// What is still to be answered to who we have said we are.
+    introduced: Option<Answers>,
     read: Vec<u8>,
     serial: u32,
     /// Calls of our own that only matter if they fail.
@@ -147,10 +147,10 @@ impl Connection {
             Err(Errno::EAGAIN) => return Err(Broken::Silent(deadline.allowed)),
             done => done.map_err(system)?,
         }
-        let (line, claim) = sasl::begin(uid, in_user_namespace);
+        let (line, answers) = sasl::introduction(uid, in_user_namespace);
         let signals = VecDeque::new();
         let connection =
-            Self { socket, link, claim: Some(claim), read: Vec::new(), serial: 0, quiet: Vec::new(), signals };
+            Self { socket, link, introduced: Some(answers), read: Vec::new(), serial: 0, quiet: Vec::new(), signals };
         connection.send(line.as_bytes(), deadline)?;
         Ok(connection)
     }
@@ -174,8 +174,8 @@ impl Connection {
         deadline: Deadline,
     ) -> Result<Message, Failure> {
         let mut bytes = Vec::new();
-        if self.claim.is_some() {
-            bytes.extend(self.authenticate(deadline)?.as_bytes());
+        if let Some(answers) = self.introduced.take() {
+            self.authenticate(answers, deadline)?;
             if let Link::Bus { rule } = self.link.clone() {
                 bytes.extend(self.quietly("Hello", &[]));
                 bytes.extend(self.quietly("AddMatch", &[Value::Text(rule)]));
@@ -220,23 +220,17 @@ impl Connection {
         }
     }
 
-    /// Comes to be known; what is to be sent before the first message.
-    fn authenticate(&mut self, deadline: Deadline) -> Result<&'static str, Broken> {
-        let mut claim = self.claim.take().unwrap_or(Claim::Nobody);
+    /// Waits until we are known there.
+    fn authenticate(&mut self, answers: Answers, deadline: Deadline) -> Result<(), Broken> {
         loop {
-            let end = loop {
-                match self.read.windows(2).position(|two| two == b"\r\n") {
-                    Some(end) => break end,
-                    None if self.read.len() > sasl::MAX_LINE => return Err(Broken::Nonsense),
-                    None => self.fill(deadline)?,
+            match answers.read(&self.read) {
+                Some((length, true)) => {
+                    self.read.drain(..length);
+                    return Ok(());
                 }
-            };
-            let line = String::from_utf8_lossy(&self.read[..end]).into_owned();
-            self.read.drain(..end + 2);
-            match sasl::next(&line, &mut claim) {
-                Step::Send(answer) => self.send(answer.as_bytes(), deadline)?,
-                Step::Begin(last) => return Ok(last),
-                Step::Refused => return Err(Broken::Stranger),
+                Some((_, false)) => return Err(Broken::Stranger),
+                None if self.read.len() > sasl::MAX_LINE => return Err(Broken::Nonsense),
+                None => self.fill(deadline)?,
             }
         }
     }

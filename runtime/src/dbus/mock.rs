@@ -43,9 +43,7 @@ impl Mock {
     /// Takes a connection and believes it.
     pub(crate) fn greet(&self) -> Side {
         let mut side = self.accept();
-        assert!(side.line().starts_with("\0AUTH EXTERNAL"));
-        side.stream.write_all(b"OK 1234\r\n").unwrap();
-        assert_eq!(side.line(), "BEGIN");
+        side.introduced();
         side
     }
 
@@ -69,6 +67,26 @@ impl Drop for Mock {
 }
 
 impl Side {
+    /// Reads who is there, and answers as a bus does: nothing before it has been told to begin.
+    fn introduced(&mut self) {
+        let answers: &[u8] = match self.line().as_str() {
+            "\0AUTH EXTERNAL" => {
+                assert_eq!(self.line(), "DATA");
+                b"DATA\r\nOK 1234\r\n"
+            }
+            line => {
+                assert!(line.starts_with("\0AUTH EXTERNAL "), "{line}");
+                b"OK 1234\r\n"
+            }
+        };
+        assert_eq!(self.line(), "BEGIN");
+        // A systemd that reads more than that in one go leaves the rest until there is still more.
+        self.stream.set_nonblocking(true).unwrap();
+        assert!(self.stream.read(&mut [0]).is_err(), "a message came before the answer");
+        self.stream.set_nonblocking(false).unwrap();
+        self.stream.write_all(answers).unwrap();
+    }
+
     /// A line of the handshake, without its end.
     pub(crate) fn line(&mut self) -> String {
         let mut line = Vec::new();

@@ -1,63 +1,53 @@
 //! Who we are, told to a bus before anything else (D-Bus specification, "Authentication Protocol").
 //!
 //! ```text
-//!   \0 AUTH EXTERNAL 31303030 ──►            the uid in hexadecimal digits of its decimal ones
-//!                     ◄── REJECTED …          it is another one there: we are in a user namespace
-//!   AUTH EXTERNAL     ──►                     then whoever the socket says we are
-//!                     ◄── DATA
-//!   DATA              ──►
-//!                     ◄── OK 1234deadbeef
-//!   BEGIN             ──►                     messages from here on
+//!   \0 AUTH EXTERNAL 31303030   BEGIN  ──►     the uid, its decimal digits in hexadecimal ones
+//!                     ◄── OK 1234deadbeef      messages from here on
+//!
+//!   \0 AUTH EXTERNAL   DATA   BEGIN    ──►     in a user namespace, where our uid is not what the other side calls it:
+//!         ◄── DATA    ◄── OK 1234deadbeef      whoever the socket says we are
 //! ```
+//!
+//! All of it goes out at once, and the first message only after the answer: a peer that is systemd does not look again at
+//! what it has read together with `BEGIN`.
 
 use std::fmt::Write;
 
-/// What to do after a line of the other side.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Send this, and read another line.
-    Send(&'static str),
-    /// It knows us: send this, and messages.
-    Begin(&'static str),
-    /// It does not want us.
-    Refused,
-}
-
-/// Which way of telling is being tried.
+/// How many answers there are to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Claim {
-    /// A uid.
-    Uid,
-    /// Whoever the socket says we are.
-    Nobody,
-}
+pub(super) struct Answers(usize);
 
 /// The longest line: the other side says nothing that is near it.
 pub(super) const MAX_LINE: usize = 4096;
 
-/// The first line. In a user namespace our uid is not what the other side calls it.
-pub(super) fn begin(uid: u32, in_user_namespace: bool) -> (String, Claim) {
+/// What to say, and what is answered to it.
+pub(super) fn introduction(uid: u32, in_user_namespace: bool) -> (String, Answers) {
     if in_user_namespace {
-        return ("\0AUTH EXTERNAL\r\n".to_owned(), Claim::Nobody);
+        return ("\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n".to_owned(), Answers(2));
     }
     let mut line = "\0AUTH EXTERNAL ".to_owned();
     for digit in uid.to_string().bytes() {
         // Writing to a string does not fail.
         let _ = write!(line, "{digit:02x}");
     }
-    (line + "\r\n", Claim::Uid)
+    (line + "\r\nBEGIN\r\n", Answers(1))
 }
 
-/// What to do about `line`, without its line end.
-pub(super) fn next(line: &str, claim: &mut Claim) -> Step {
-    match line.split(' ').next().unwrap_or_default() {
-        "OK" => Step::Begin("BEGIN\r\n"),
-        "DATA" => Step::Send("DATA\r\n"),
-        "REJECTED" | "ERROR" if *claim == Claim::Uid => {
-            *claim = Claim::Nobody;
-            Step::Send("AUTH EXTERNAL\r\n")
+impl Answers {
+    /// How many bytes of `read` are the answers, and whether we are accepted; `None` while there are fewer.
+    pub(super) fn read(self, read: &[u8]) -> Option<(usize, bool)> {
+        let (mut at, mut accepted) = (0, false);
+        for _ in 0..self.0 {
+            let length = read[at..].windows(2).position(|two| two == b"\r\n")?;
+            let line = &read[at..at + length];
+            // Older ones accept us without data, and then once more, or not, with them.
+            accepted |= line == b"OK" || line.starts_with(b"OK ");
+            at += length + 2;
+            if line.starts_with(b"REJECTED") {
+                return Some((at, false));
+            }
         }
-        _ => Step::Refused,
+        Some((at, accepted))
     }
 }
 
@@ -66,15 +56,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uid_is_claimed_and_then_nobody_in_particular() {
-        let (line, mut claim) = begin(1000, false);
-        assert_eq!(line, "\0AUTH EXTERNAL 31303030\r\n");
-        assert_eq!(next("OK 12ab", &mut claim), Step::Begin("BEGIN\r\n"));
-        assert_eq!(next("REJECTED EXTERNAL", &mut claim), Step::Send("AUTH EXTERNAL\r\n"));
-        assert_eq!(next("DATA", &mut claim), Step::Send("DATA\r\n"));
-        assert_eq!(next("OK 12ab", &mut claim), Step::Begin("BEGIN\r\n"));
-        assert_eq!(next("REJECTED EXTERNAL", &mut claim), Step::Refused);
-        assert_eq!(next("what", &mut claim), Step::Refused);
-        assert_eq!(begin(0, true), ("\0AUTH EXTERNAL\r\n".to_owned(), Claim::Nobody));
+    fn a_uid_is_claimed_or_nobody_in_particular() {
+        let (line, answers) = introduction(1000, false);
+        assert_eq!(line, "\0AUTH EXTERNAL 31303030\r\nBEGIN\r\n");
+        for (text, expected) in [
+            ("", None),
+            ("OK 12a", None),
+            ("OK 12ab\r\nl", Some((9, true))),
+            ("REJECTED EXTERNAL\r\n", Some((19, false))),
+            ("ERROR\r\n", Some((7, false))),
+            ("OKAY\r\n", Some((6, false))),
+        ] {
+            assert_eq!(answers.read(text.as_bytes()), expected, "{text}");
+        }
+        let (line, answers) = introduction(0, true);
+        assert_eq!(line, "\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n");
+        for (text, expected) in [
+            ("DATA\r\n", None),
+            ("DATA\r\nOK 12\r\n", Some((13, true))),
+            ("OK 12\r\nOK 12\r\nl", Some((14, true))),
+            ("OK 12\r\nERROR\r\n", Some((14, true))),
+            ("REJECTED EXTERNAL\r\n", Some((19, false))),
+            ("DATA\r\nREJECTED EXTERNAL\r\n", Some((25, false))),
+        ] {
+            assert_eq!(answers.read(text.as_bytes()), expected, "{text}");
+        }
     }
 }

@@ -187,7 +187,8 @@ fn join_fds(desk: &mut Desk<'_>, pid: i32) -> Result<Vec<OwnedFd>> {
         Some(cgroup) => cgroup.join_fds(),
         None => {
             let plan = &desk.plan.cgroup;
-            let cgroup = match &mut desk.systemd {
+            // systemd tells a connection of every job, so it is kept no longer than needed.
+            let cgroup = match desk.systemd.take() {
                 Some(systemd) => Cgroup::create_unit(plan, systemd, pid, &mut desk.state.cgroup)?,
                 None => Cgroup::create(plan)?,
             };

@@ -16,6 +16,7 @@
 //! Nothing of a cgroup is frozen around a change of its properties: an update changes no devices, and so systemd does not
 //! write their rules anew.
 
+mod scope;
 mod sockets;
 mod unit;
 

@@ -134,6 +134,7 @@ fn what_a_container_uses_is_told_on_version_2() {
     let saved = SavedCgroup {
         version: SavedVersion::V2,
         made: true,
+        unit: None,
         directories: vec![Directory { controllers: Vec::new(), path: fake.0.clone() }],
     };
     let cgroup = Cgroup::open(&saved).unwrap();
