@@ -74,8 +74,7 @@ fn ended_early(plan: &CgroupPlan) -> Error {
         }
         Target::V2(place) => &place.writes[..],
     };
-    let limit =
-        writes.iter().filter(|write| ["memory.max", "memory.limit_in_bytes"].contains(&&*write.file)).next_back();
+    let limit = writes.iter().rfind(|write| ["memory.max", "memory.limit_in_bytes"].contains(&&*write.file));
     let limit = limit.and_then(|write| write.value.parse().ok()).map(size);
     Error::new(
         Kind::System,

@@ -48,7 +48,7 @@ pub fn from_limits(limits: &[Limit], version: Version) -> Result<Vec<Property>> 
         }
         // A weight that follows an idle cgroup's makes it idle no more, so the word of idleness comes last.
         _ => {
-            let idle = writes().filter(|write| write.file == "cpu.idle").next_back();
+            let idle = writes().rfind(|write| write.file == "cpu.idle");
             let weighed = properties.iter().any(|property| property.name == "CPUWeight");
             match idle.map(|write| write.value.trim()) {
                 Some("1") => properties.push(Property::new("CPUWeight", Value::U64(0)).since(252)),
