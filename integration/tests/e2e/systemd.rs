@@ -268,7 +268,8 @@ fn a_unit_that_failed_is_made_room_of_and_one_that_runs_is_not() {
     wait::until("the unit has failed", || shown(&name).get("ActiveState").is_some_and(|state| state == "failed"));
     let again = rt.run_detached(&bundle(&["/bin/sleep", "1000"], 51, 900), &[]).unwrap();
     assert_shown(&name, &[("ActiveState", "active"), ("TasksMax", "51")]);
-    let error = rt.create(&bundle(&["/bin/true"], 52, 900), &[]).err().expect("the unit is in use").error();
+    let Err(refused) = rt.create(&bundle(&["/bin/true"], 52, 900), &[]) else { panic!("the unit is in use") };
+    let error = refused.fails().error();
     assert!(error.contains("a unit of that name is there already") && error.contains(&name), "{error}");
     assert_shown(&name, &[("ActiveState", "active"), ("TasksMax", "51")]);
     assert_eq!(again.status(), "running");
