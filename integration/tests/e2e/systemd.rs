@@ -92,7 +92,8 @@ fn each_limit_is_a_property_and_in_the_cgroup_and_stays_at_a_reload() {
     let resources = json!({
         "pids": {"limit": 77},
         "memory": {"limit": 67_108_864, "reservation": 33_554_432},
-        "cpu": {"shares": 512, "quota": 20_200, "period": 50_000, "cpus": "0", "mems": "0"},
+        // Whole percents of a CPU: what systemd keeps, and writes at a reload.
+        "cpu": {"shares": 512, "quota": 20_000, "period": 50_000, "cpus": "0", "mems": "0"},
     });
     let container = rt.create(&with(&rt, &["/bin/true"], resources), &[]).unwrap();
     let common: &[(&str, &str)] = &[
@@ -102,8 +103,7 @@ fn each_limit_is_a_property_and_in_the_cgroup_and_stays_at_a_reload() {
         ("CollectMode", "inactive-or-failed"),
         ("TasksMax", "77"),
         ("CPUQuotaPeriodUSec", "50ms"),
-        // 40.4 %, rounded up.
-        ("CPUQuotaPerSecUSec", "410ms"),
+        ("CPUQuotaPerSecUSec", "400ms"),
     ];
     assert_shown(&unit(&container), common);
     let of_version: &[(&str, &str)] = match is_v1() {
@@ -116,8 +116,8 @@ fn each_limit_is_a_property_and_in_the_cgroup_and_stays_at_a_reload() {
             ("pids", &["pids.max"][..], "77"),
             ("memory", &["memory.limit_in_bytes", "memory.max"], "67108864"),
             ("memory", &["memory.soft_limit_in_bytes", "memory.low"], "33554432"),
-            ("cpu", &["cpu.cfs_quota_us"], "20200"),
-            ("cpu", &["cpu.max"], "20200 50000"),
+            ("cpu", &["cpu.cfs_quota_us"], "20000"),
+            ("cpu", &["cpu.max"], "20000 50000"),
             ("cpu", &["cpu.shares", "cpu.weight"], if is_v1() { "512" } else { "59" }),
             ("cpuset", &["cpuset.cpus"], "0"),
         ] {
