@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use tare::bundle::parse_spec;
 use tare::cgroup::Layout;
-use tare::plan::cgroup::{Manager, Privilege};
 use tare::plan::cgroup::systemd::{Domain, Site};
+use tare::plan::cgroup::{Manager, Privilege};
 use tare::plan::process::{Call, Keyring};
 use tare::plan::{Options, Plan, cgroup, devices, hooks, mounts, namespaces, netdev, process, rdt, seccomp, sysctl};
 
