@@ -11,6 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
+use crate::apparmor;
 use crate::attach::{self, Frames, Outcome, Session};
 use crate::client::Client;
 use crate::error::{Context, Error, Kind, Result};
@@ -230,6 +231,9 @@ fn process(client: &Client, record: &Container, request: &Request) -> Result<Val
     if request.privileged {
         let all = capabilities::resolve(true, &[], &[], last_capability())?;
         process["capabilities"] = json!({ "bounding": all, "effective": all, "permitted": all });
+        if process["apparmorProfile"].is_string() {
+            process["apparmorProfile"] = json!(apparmor::UNCONFINED);
+        }
     }
     Ok(process)
 }

@@ -37,6 +37,7 @@
 //! - Exit codes are docker's: 125 for what `tarectl` itself cannot do, 126 and 127 for a command that cannot be run or found, otherwise
 //!   the container's own.
 
+pub mod apparmor;
 pub mod archive;
 pub mod attach;
 mod background;

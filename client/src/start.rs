@@ -13,6 +13,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
 
+use crate::apparmor;
 use crate::client::Client;
 use crate::create::{Prepared, prepared};
 use crate::error::{Context, Error, Kind, Result};
@@ -136,7 +137,10 @@ async fn configuration(client: &Client, record: &Container, root: &Prepared, hel
         Some(other) => Some(shm::of_other(client, other)?),
         None => shm::of(client, record),
     };
+    let apparmor = apparmor::of(host);
+    apparmor.as_deref().map_or(Ok(()), apparmor::load)?;
     spec::build(&spec::Inputs {
+        apparmor: apparmor.as_deref(),
         record,
         files: &spec::Files { hosts, hostname, resolv_conf },
         netns: network::namespace(client, record)?.as_deref(),

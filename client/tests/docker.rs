@@ -230,6 +230,7 @@ fn ours(change: fn(&mut Container)) -> Value {
     };
     let root = std::fs::File::open(dir.path()).unwrap();
     spec::build(&Inputs {
+        apparmor: tarectl::apparmor::of(&record.host_config).as_deref(),
         record: &record,
         files: &files,
         netns: None,
@@ -254,6 +255,10 @@ fn comparable(mut spec: Value) -> Value {
     }
     let process = &mut spec["process"];
     process.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    // Each has one of its own by default.
+    if process["apparmorProfile"] == "docker-default" {
+        process["apparmorProfile"] = tarectl::apparmor::DEFAULT.into();
+    }
     for variable in process["env"].as_array_mut().unwrap() {
         let plain = variable.as_str().unwrap().replace(&id[..12], "ID");
         *variable = plain.into();

@@ -43,6 +43,9 @@ pub enum User {
     Root,
     /// The user 2001, whom a test makes that needs one, with the home directory /run/world/home.
     Ordinary,
+    /// The same, on a host with cgroup version 2 in `mine/session` below the world's cgroup, which the test delegates to
+    /// him: nobody may move processes into what is his, himself included, from outside of it.
+    Delegated,
 }
 
 /// What a command did.
@@ -141,7 +144,10 @@ impl World {
     pub fn sh(&self, user: User, script: &str) -> Outcome {
         let mut command = self.command("timeout");
         command.args(["-s", "KILL", "180"]);
-        if let User::Ordinary = user {
+        if let User::Delegated = user {
+            command.args(["sh", "-c", JOIN_DELEGATED, "sh"]);
+        }
+        if !matches!(user, User::Root) {
             command.args(["setpriv", "--reuid=2001", "--regid=2001", "--init-groups", "env"]);
             command.args(["HOME=/run/world/home", "XDG_RUNTIME_DIR=/run/user/2001"]);
         }
@@ -257,6 +263,10 @@ impl Drop for World {
 }
 
 const PATH: &str = "/run/world/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const JOIN_DELEGATED: &str = "session=/sys/fs/cgroup$CG/mine/session
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo $$ >$session/cgroup.procs; fi
+exec \"$@\"";
 
 /// Whether a program is installed where the world looks for it.
 pub fn has(program: &str) -> bool {

@@ -46,6 +46,8 @@ pub struct Inputs<'a> {
     pub root: BorrowedFd<'a>,
     /// Namespaces of other containers.
     pub joins: &'a Joins,
+    /// The AppArmor profile, where the host has the module ([`crate::apparmor::of`]).
+    pub apparmor: Option<&'a str>,
     /// Variables that tell of linked containers.
     pub links: &'a [String],
     /// Parts of volumes that are mounted.

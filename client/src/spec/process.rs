@@ -54,8 +54,8 @@ pub(super) fn process(inputs: &Inputs<'_>, user: &User, capabilities: &[String],
     if security.no_new_privileges {
         process["noNewPrivileges"] = true.into();
     }
-    if let Some(profile) = &security.apparmor {
-        process["apparmorProfile"] = profile.clone().into();
+    if let Some(profile) = inputs.apparmor {
+        process["apparmorProfile"] = profile.into();
     }
     process
 }

@@ -10,7 +10,6 @@ use crate::record::HostConfig;
 pub(super) struct Security {
     pub(super) no_new_privileges: bool,
     pub(super) seccomp: Seccomp,
-    pub(super) apparmor: Option<String>,
 }
 
 /// What `seccomp=` says.
@@ -36,7 +35,8 @@ pub(super) fn parse(host: &HostConfig) -> Result<Security> {
             ("seccomp", Some("unconfined")) => security.seccomp = Seccomp::Unconfined,
             ("seccomp", Some("builtin")) => security.seccomp = Seccomp::Builtin,
             ("seccomp", Some(profile)) => security.seccomp = Seccomp::Profile(json(profile)?),
-            ("apparmor", Some(profile)) if !profile.is_empty() => security.apparmor = Some(profile.to_owned()),
+            // What becomes of a profile, `apparmor::of` says.
+            ("apparmor", Some(profile)) if !profile.is_empty() => {}
             // Docker heeds labels only where SELinux is switched on for it.
             ("label", Some(_)) | ("systempaths", Some("unconfined")) => {}
             _ => {

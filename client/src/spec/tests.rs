@@ -19,6 +19,7 @@ fn spec(change: impl FnOnce(&mut Container)) -> Result<Value> {
         netns: None,
         root: root.as_fd(),
         joins: &Joins::default(),
+        apparmor: crate::apparmor::of(&record.host_config).as_deref(),
         links: &[],
         held: &Held::default(),
     })
@@ -250,6 +251,7 @@ fn cve_2026_55686_the_working_directory_is_not_made_on_the_host() {
         netns: None,
         root: root.as_fd(),
         joins: &Joins::default(),
+        apparmor: None,
         links: &[],
         held: &Held::default(),
     })

@@ -5,6 +5,7 @@
 // clippy.toml says what the runtime must not do; tests may make files, wait and exit as they like.
 #![allow(clippy::disallowed_methods)]
 
+mod apparmor;
 mod dockers;
 mod face;
 mod files;

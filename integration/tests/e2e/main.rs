@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod apparmor;
 mod attributes;
 mod callers;
 mod cgroup;
@@ -17,6 +18,7 @@ mod mounts;
 mod namespaces;
 mod netdev;
 mod notify;
+mod ordinary;
 mod process;
 mod program;
 mod rdt;
@@ -27,4 +29,5 @@ mod security_mounts;
 mod security_process;
 mod systemd;
 mod terminal;
+mod unified;
 mod update;

@@ -29,9 +29,7 @@ pub struct Stats {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "see Stats")]
 pub struct Cpu {
-    #[serde(skip_serializing_if = "is_default")]
     pub usage: CpuUsage,
-    #[serde(skip_serializing_if = "is_default")]
     pub throttling: Throttling,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub psi: Option<Pressure>,
@@ -70,9 +68,7 @@ pub struct Throttling {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "see Stats")]
 pub struct Pressure {
-    #[serde(skip_serializing_if = "is_default")]
     pub some: Stall,
-    #[serde(skip_serializing_if = "is_default")]
     pub full: Stall,
 }
 
@@ -111,13 +107,10 @@ pub struct Cpuset {
 pub struct Memory {
     #[serde(skip_serializing_if = "is_default")]
     pub cache: u64,
-    #[serde(skip_serializing_if = "is_default")]
     pub usage: MemoryEntry,
-    #[serde(skip_serializing_if = "is_default")]
     pub swap: MemoryEntry,
-    #[serde(skip_serializing_if = "is_default")]
     pub kernel: MemoryEntry,
-    #[serde(rename = "kernelTCP", skip_serializing_if = "is_default")]
+    #[serde(rename = "kernelTCP")]
     pub kernel_tcp: MemoryEntry,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub raw: BTreeMap<String, u64>,
@@ -216,12 +209,21 @@ mod tests {
         assert_eq!(
             serde_json::to_value(&stats).unwrap(),
             serde_json::json!({
-                "cpu": {"psi": {"some": {"avg10": 1.5, "avg60": 0.0, "avg300": 0.0, "total": 7}}},
+                "cpu": {
+                    "usage": {"kernel": 0, "user": 0}, "throttling": {},
+                    "psi": {
+                        "some": {"avg10": 1.5, "avg60": 0.0, "avg300": 0.0, "total": 7},
+                        "full": {"avg10": 0.0, "avg60": 0.0, "avg300": 0.0, "total": 0}
+                    }
+                },
                 "cpuset": {
                     "cpu_exclusive": 0, "mem_hardwall": 0, "mem_exclusive": 0, "memory_migrate": 0, "memory_spread_page": 0,
                     "memory_spread_slab": 0, "memory_pressure": 0, "sched_load_balance": 0, "sched_relax_domain_level": 0
                 },
-                "memory": {"usage": {"limit": u64::MAX, "usage": 5, "failcnt": 0}},
+                "memory": {
+                    "usage": {"limit": u64::MAX, "usage": 5, "failcnt": 0}, "swap": {"limit": 0, "failcnt": 0},
+                    "kernel": {"limit": 0, "failcnt": 0}, "kernelTCP": {"limit": 0, "failcnt": 0}
+                },
                 "pids": {},
                 "blkio": {},
                 "hugetlb": {"2MB": {"failcnt": 0}}

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Shown;
+use crate::apparmor;
 use crate::cli::size;
 use crate::client::Client;
 use crate::error::Result;
@@ -173,7 +174,7 @@ pub(super) fn of(client: &Client, record: &Container) -> Inspected {
         platform: "linux",
         mount_label: "",
         process_label: "",
-        app_armor_profile: app_armor(record),
+        app_armor_profile: apparmor::of(&record.host_config).unwrap_or_default(),
         exec_ids: None,
         host_config: host_config(record),
         graph_driver: json!({"Name": "overlayfs", "Data": {"Snapshot": record.snapshot, "Parent": record.image.chain_id}}),
@@ -183,11 +184,6 @@ pub(super) fn of(client: &Client, record: &Container) -> Inspected {
         config: config(record),
         network_settings: network_settings(client, record),
     }
-}
-
-fn app_armor(record: &Container) -> String {
-    let given = record.host_config.security_opt.iter().find_map(|it| it.strip_prefix("apparmor="));
-    given.unwrap_or_default().to_owned()
 }
 
 fn state(record: &Record) -> State {
