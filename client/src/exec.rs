@@ -188,7 +188,12 @@ pub(crate) async fn captured(
         tokio::join!(ended, read).0
     };
     match tokio::time::timeout(within, ran).await {
-        Ok(code) => Ok((code?, output)),
+        Ok(Ok(code)) => Ok((code, output)),
+        Ok(Err(error)) => {
+            // Nothing of it stays.
+            let _ = shim.delete(&files.id).await;
+            Err(error)
+        }
         Err(_) => {
             let _ = shim.kill(&files.id, nix::libc::SIGKILL).await;
             let _ = shim.wait(&files.id).await;

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use integration::wait;
+use nix::sys::signal::{Signal, kill};
 
 use crate::harness::{BUSYBOX, World, finish};
 
@@ -266,4 +267,23 @@ fn rm_at_the_end_leaves_nothing_with_nobody_at_it() {
     assert_eq!(world.field(&id, ".State.Running"), "true");
     world.ok(&["stop", "-t", "0", &id]);
     world.assert_empty();
+}
+
+#[test]
+fn a_health_check_that_cannot_be_run_leaves_nothing() {
+    let world = World::new();
+    let check = ["--health-cmd", "true", "--health-interval", "100ms"];
+    let command = [BUSYBOX, "sh", "-c", "rm /bin/sh; exec sleep 1000"];
+    let id = world.ok(&[&["run", "-d", "--name", "ill"][..], &check, &command].concat());
+    world.until("ill", ".State.Health.Status", "unhealthy");
+    // The shim logs what it holds. The second time is begun when the first one is whole.
+    let log = world.run.join("containers").join(&id).join("bundle/log");
+    for times in 1..=2 {
+        kill(world.shim(&id), Signal::SIGUSR1).unwrap();
+        wait::file(&log, |text| text.matches("events queued").count() == times);
+    }
+    let text = std::fs::read_to_string(&log).unwrap();
+    let first = text.split("events queued").nth(1).unwrap();
+    // One may just be at it.
+    assert!(first.contains("process ") && first.matches("process x").count() <= 1, "{text}");
 }
