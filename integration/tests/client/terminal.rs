@@ -61,6 +61,12 @@ impl<'a> Terminal<'a> {
         }
     }
 
+    /// Clears the screen: what was there is not taken for what comes.
+    fn clear(&self) {
+        self.line("clear");
+        self.until("a clear screen", |text| text.trim() == "$");
+    }
+
     /// Waits for our own prompt: what was typed before it would be the container's.
     fn until_left(&self) {
         self.until("our prompt", |text| text.trim_end().ends_with('$'));
@@ -135,7 +141,8 @@ fn a_person_leaves_and_comes_back() {
     terminal.until("our prompt", |text| text.contains("left 0"));
     terminal.assert_sane("detach");
     assert_eq!(world.field("stays", ".State.Running"), "true");
-    terminal.line("clear; tarectl attach --detach-keys ctrl-a,d stays");
+    terminal.clear();
+    terminal.line("tarectl attach --detach-keys ctrl-a,d stays");
     // A redraw shows the prompt of a shell that was left.
     terminal.keys(&["Enter"]);
     terminal.until("the container's prompt", |text| text.contains("~ #"));
@@ -147,14 +154,16 @@ fn a_person_leaves_and_comes_back() {
     terminal.until("our prompt", |text| text.contains("away 0"));
     terminal.assert_sane("attach");
     // By attach until it ends, and by start -ai.
-    terminal.line("clear; tarectl attach stays");
+    terminal.clear();
+    terminal.line("tarectl attach stays");
     terminal.keys(&["Enter"]);
     terminal.until("the container's prompt", |text| text.contains("~ #"));
     terminal.line("exit 5");
     terminal.until_left();
     terminal.line("echo out $?");
     terminal.until("the exit code", |text| text.contains("out 5"));
-    terminal.line("clear; tarectl start -ai stays");
+    terminal.clear();
+    terminal.line("tarectl start -ai stays");
     terminal.until("a new prompt", |text| text.contains("~ #"));
     terminal.line("exit 7");
     terminal.until_left();
@@ -214,7 +223,8 @@ fn whatever_ends_us_leaves_the_terminal_as_it_was() {
     terminal.until("our prompt", |text| text.contains("code 137"));
     terminal.assert_sane("shim");
     // The container is stopped by another.
-    terminal.line("clear; tarectl run -it --name other busybox sh");
+    terminal.clear();
+    terminal.line("tarectl run -it --name other busybox sh");
     terminal.until("the container's prompt", |text| text.contains("~ #"));
     world.ok(&["stop", "-t", "0", "other"]);
     terminal.until_left();
@@ -222,7 +232,8 @@ fn whatever_ends_us_leaves_the_terminal_as_it_was() {
     terminal.until("our prompt", |text| text.contains("code 137"));
     terminal.assert_sane("stop");
     // We are asked to end while attached.
-    terminal.line("clear; tarectl run -dit --name third busybox sh; tarectl attach third");
+    terminal.clear();
+    terminal.line("tarectl run -dit --name third busybox sh; tarectl attach third");
     terminal.keys(&["Enter"]);
     terminal.until("the container's prompt", |text| text.contains("~ #"));
     let ours = world.processes_with(&["tarectl attach third"]);
@@ -233,7 +244,8 @@ fn whatever_ends_us_leaves_the_terminal_as_it_was() {
     terminal.assert_sane("term");
     assert_eq!(world.field("third", ".State.Running"), "true");
     // What cannot be run never touches the terminal.
-    terminal.line("clear; tarectl run --rm -it busybox nope; echo code $?");
+    terminal.clear();
+    terminal.line("tarectl run --rm -it busybox nope; echo code $?");
     terminal.until("the exit code", |text| text.contains("code 127"));
     terminal.assert_sane("nope");
 }
