@@ -134,7 +134,9 @@ fn a_person_leaves_and_comes_back() {
     let terminal = Terminal::new(&world);
     terminal.line("tarectl run -it --name stays busybox sh");
     terminal.until("the container's prompt", |text| text.contains("~ #"));
-    terminal.line("x=kept");
+    // A shell at its prompt asks the terminal where the cursor is, and the answer would come to whoever is there by then.
+    terminal.line("x=kept; echo s$((1+1)); read y");
+    terminal.until("the shell to read", |text| text.contains("s2"));
     terminal.keys(&["C-p", "C-q"]);
     terminal.until_left();
     terminal.line("echo left $?");
@@ -143,10 +145,10 @@ fn a_person_leaves_and_comes_back() {
     assert_eq!(world.field("stays", ".State.Running"), "true");
     terminal.clear();
     terminal.line("tarectl attach --detach-keys ctrl-a,d stays");
-    // A redraw shows the prompt of a shell that was left.
+    // It reads a line, and shows its prompt.
     terminal.keys(&["Enter"]);
     terminal.until("the container's prompt", |text| text.contains("~ #"));
-    terminal.line("echo $x");
+    terminal.line("echo $x; read y");
     terminal.until("what was kept", |text| text.lines().any(|line| line.trim() == "kept"));
     terminal.keys(&["C-a", "d"]);
     terminal.until_left();
@@ -199,8 +201,8 @@ fn exec_has_a_terminal_too() {
     terminal.line("echo ended $?");
     terminal.until("the exit code", |text| text.contains("written by vi") && text.contains("ended 6"));
     terminal.assert_sane("exec");
-    terminal.line("tarectl exec -it web sh");
-    terminal.until("the container's prompt", |text| text.trim_end().ends_with('#'));
+    terminal.line("tarectl exec -it web sh -c 'echo s$((1+1)); read y'");
+    terminal.until("the shell to read", |text| text.contains("s2"));
     terminal.keys(&["C-p", "C-q"]);
     terminal.until_left();
     terminal.line("echo left $?");
