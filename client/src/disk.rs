@@ -3,9 +3,9 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 
 use crate::error::{Context, Result};
 
@@ -44,6 +44,10 @@ pub(crate) fn private() -> DirBuilder {
 /// # Errors
 /// It cannot be written.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    exchange(path, content, mode).context(|| format!("write {}", path.display()))
+}
+
+fn exchange(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}~", std::process::id()));
     let fresh = path.with_file_name(name);
@@ -55,10 +59,54 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         file.sync_data()?;
         fs::rename(&fresh, path)
     };
-    write().context(|| format!("write {}", path.display())).inspect_err(|_| {
+    write().inspect_err(|_| {
         // The first failure is the one to tell.
         let _ = fs::remove_file(&fresh);
     })
+}
+
+/// A file that is only there to go: a full disk has no room for a new record, and that a container has ended must be written.
+pub(crate) struct Reserve(PathBuf);
+
+/// Room for a few versions of a record: a file system may give that of an old one back late.
+const RESERVE: i64 = 64 << 10;
+
+impl Reserve {
+    /// The one of a container's directory.
+    pub(crate) fn of(directory: &Path) -> Self {
+        Self(directory.join("reserve"))
+    }
+
+    /// Takes the room if it is not taken. Where there is none, everything works until a disk is full.
+    pub(crate) fn take(&self) {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.0);
+        if let Ok(file) = file
+            && fallocate(&file, FallocateFlags::empty(), 0, RESERVE).is_err()
+        {
+            self.give_up();
+        }
+    }
+
+    /// Whether there was any, which is free now.
+    fn give_up(&self) -> bool {
+        fs::remove_file(&self.0).is_ok()
+    }
+
+    /// [`replace`], also on a full disk.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn replace(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        let written = match exchange(path, content, mode) {
+            Err(error) if is_full(&error) && self.give_up() => exchange(path, content, mode),
+            written => written.inspect(|()| self.take()),
+        };
+        written.context(|| format!("write {}", path.display()))
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What was made in a directory outlives a power cut.

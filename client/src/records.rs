@@ -20,7 +20,7 @@ use nix::fcntl::{Flock, FlockArg};
 pub(crate) use self::names::taken;
 pub use self::names::{free_name, holder, rename, take_name};
 use crate::client::Client;
-use crate::disk::{flock, gone, make_private, private, replace, sync};
+use crate::disk::{Reserve, flock, gone, make_private, private, sync};
 use crate::error::{Context, Error, Kind, Result};
 use crate::record::{self, Container};
 
@@ -54,13 +54,13 @@ impl Lock {
         read(&self.directory, &self.id)
     }
 
-    /// Replaces the record.
+    /// Replaces the record, also on a full disk.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn save(&self, record: &Container) -> Result<()> {
         let text = serde_json::to_vec(record).map_err(|error| Error::failed(format!("write a record: {error}")))?;
-        replace(&self.directory.join(FILE), &text, 0o600)
+        Reserve::of(&self.directory).replace(&self.directory.join(FILE), &text, 0o600)
     }
 
     /// Lets a new container's directory be seen, under its id.

@@ -41,12 +41,16 @@ pub(crate) use integration::store::Ran;
 impl World {
     /// With the image [`BUSYBOX`].
     pub(crate) fn new() -> Self {
-        let world = Self::empty();
+        Self::empty().with_image()
+    }
+
+    /// The same world with it.
+    pub(crate) fn with_image(self) -> Self {
         // Any command that needs the store starts it.
-        world.ok(&["images"]);
+        self.ok(&["images"]);
         let layout = busybox();
-        world.ran(world.store(&["-n", "tarectl", "import", layout.to_str().unwrap(), "--name", BUSYBOX]), 0);
-        world
+        self.ran(self.store(&["-n", "tarectl", "import", layout.to_str().unwrap(), "--name", BUSYBOX]), 0);
+        self
     }
 
     /// Without an image, and without a store that runs.

@@ -9,6 +9,7 @@ mod apparmor;
 mod dockers;
 mod face;
 mod files;
+mod full;
 mod harness;
 mod images;
 mod killed;

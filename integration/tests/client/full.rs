@@ -1,0 +1,50 @@
+//! A disk that is full: what has ended is told and removed all the same.
+
+use std::fs::{self, File};
+use std::io::Write;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::harness::{BUSYBOX, World};
+
+#[test]
+fn on_a_full_disk_an_end_is_told_and_what_ended_is_removed() {
+    let world = World::empty();
+    let root = world.dir.join("root");
+    fs::create_dir(&root).unwrap();
+    mount(Some("small"), &root, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+    let world = world.with_image();
+    let run = |name: &str, flags: &[&str], script: &str| {
+        let mut words = vec!["run", "-d", "--network", "none", "--name", name];
+        words.extend_from_slice(flags);
+        world.ok(&[&words[..], &[BUSYBOX, "sh", "-c", script]].concat());
+    };
+    let until_asked = "trap 'exit 3' TERM; echo ready; while :; do sleep 1000 & wait; done";
+    run("stopped", &[], until_asked);
+    run("goes", &["--rm"], until_asked);
+    for name in ["stopped", "goes"] {
+        integration::wait::until("it hears", || world.ok(&["logs", name]) == "ready");
+    }
+    let mut filler = File::create(root.join("filler")).unwrap();
+    let mut fill = || while filler.write(&[b'x'; 1000]).is_ok() {};
+    fill();
+
+    world.ok(&["kill", "-s", "TERM", "stopped", "goes"]);
+    assert_eq!(world.ok(&["wait", "stopped"]), "3");
+    assert_eq!(world.field("stopped", ".State.Status"), "exited");
+    integration::wait::until("one is left", || world.ok(&["ps", "-a", "--format", "{{.Names}}"]) == "stopped");
+    // What went has left a little room.
+    fill();
+    let refused = world.refused(&["run", "--network", "none", BUSYBOX, "true"]);
+    assert!(refused.contains("No space left on device"), "{refused}");
+    assert_eq!(world.ok(&["ps", "-a", "--format", "{{.Names}}"]), "stopped");
+
+    drop(filler);
+    fs::remove_file(root.join("filler")).unwrap();
+    world.ok(&["start", "stopped"]);
+    world.ok(&["rm", "-f", "stopped"]);
+    for left in ["containers", "names"] {
+        assert_eq!(fs::read_dir(root.join(left)).unwrap().count(), 0, "{left}");
+    }
+    umount2(&root, MntFlags::MNT_DETACH).unwrap();
+}
