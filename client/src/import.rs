@@ -1,8 +1,13 @@
 //! `import`: a tar archive of a root becomes an image of one layer.
 //!
-//! It is extracted into a snapshot that stands on nothing, beneath its directory (see [`crate::archive`]), and committed by the store.
+//! ```text
+//! ROOT/imports/<key> made and locked ─> snapshot <key> ─> extracted ─> committed ─> the snapshot removed, then the file
+//! ```
+//!
+//! Whoever is killed before the end leaves a file that nobody has a lock on: the next command that lists containers removes the
+//! snapshot. It is extracted into a snapshot that stands on nothing, beneath its directory (see [`crate::archive`]), and committed by the store.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -10,10 +15,11 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use tare_proto::store::CommitRequest;
 
+use crate::background::Turn;
 use crate::client::Client;
 use crate::error::{Context, Error, Result};
 use crate::record::Config;
-use crate::{archive, beneath, changes, commit, events, image, records, root};
+use crate::{archive, beneath, changes, commit, disk, events, image, records, root};
 
 /// How.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -44,8 +50,9 @@ pub async fn import(client: &Client, source: &str, name: Option<&str>, options: 
         Box::new(open(source)?)
     };
     let key = format!("import-{}", records::new_id()?);
+    let turn = begin(client, &key)?;
     let made = extract_and_commit(client, &key, input, config, options).await;
-    let removed = client.store.remove_snapshot(&key).await;
+    let removed = end(client, &key, turn).await;
     let made = made.map_err(|error| error.within(format!("import {source}")))?;
     removed?;
     if let Some(name) = name {
@@ -53,6 +60,38 @@ pub async fn import(client: &Client, source: &str, name: Option<&str>, options: 
     }
     events::other(&client.paths, "image", "import", &made, &[("name", &made)]);
     Ok(made)
+}
+
+/// Says which snapshot is to come, and that we are at it.
+fn begin(client: &Client, key: &str) -> Result<Option<Turn>> {
+    let directory = client.paths.imports();
+    disk::make_private(&directory)?;
+    let turn = Turn::take(&directory.join(key))?;
+    // Whoever finds the snapshot after a power cut finds whose it was.
+    disk::sync(&directory)?;
+    Ok(turn)
+}
+
+async fn end(client: &Client, key: &str, turn: Option<Turn>) -> Result<()> {
+    client.store.remove_snapshot(key).await?;
+    let place = client.paths.imports().join(key);
+    disk::gone(fs::remove_file(&place)).context(|| format!("remove {}", place.display()))?;
+    drop(turn);
+    Ok(())
+}
+
+/// Removes what imports that were killed had extracted.
+///
+/// # Errors
+/// Something cannot be removed.
+pub(crate) async fn sweep(client: &Client) -> Result<()> {
+    let Ok(entries) = fs::read_dir(client.paths.imports()) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if let Some(turn) = Turn::take(&entry.path())? {
+            end(client, &entry.file_name().to_string_lossy(), Some(turn)).await?;
+        }
+    }
+    Ok(())
 }
 
 fn open(source: &str) -> Result<File> {

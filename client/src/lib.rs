@@ -22,6 +22,7 @@
 //!   containers/<id>/{hosts,hostname,resolv.conf}    what is bound over the container's
 //!   containers/<id>/<id>-json.log        docker's log, rotated
 //!   names/<name>                         a link to the id: making it is what takes a name
+//!   imports/<key>                        the snapshot of an import that runs; locked by it
 //!   volumes/<name>/{volume.json,data}    networks/<name>.json    events.log
 //! RUN/   (0700; /run/tarectl, TARECTL_RUN; gone after a boot, as what it is about is)
 //!   containers/<id>/                     bundle, attach socket, stdin's fifo

@@ -94,6 +94,12 @@ impl Paths {
         self.root.join("events.log")
     }
 
+    /// Which snapshots belong to an `import` that runs.
+    #[must_use]
+    pub fn imports(&self) -> PathBuf {
+        self.root.join("imports")
+    }
+
     /// A container's log.
     #[must_use]
     pub fn log(&self, id: &str) -> PathBuf {

@@ -4,10 +4,10 @@
 //! is asked, and what is left to be done is done; see [`crate::ended`].
 
 use crate::client::Client;
-use crate::ended;
 use crate::error::{Kind, Result};
 use crate::record::{Container, Status};
 use crate::records::{self, Lock};
+use crate::{ended, import};
 
 /// The container that a user means, as it is.
 ///
@@ -27,6 +27,7 @@ pub async fn find(client: &Client, name_or_id: &str) -> Result<Container> {
 /// The records cannot be read.
 pub async fn list(client: &Client) -> Result<Vec<Container>> {
     records::sweep(client)?;
+    import::sweep(client).await?;
     let mut found = Vec::new();
     for record in records::list(client)? {
         if ended::is_plausible(client, &record) {

@@ -122,6 +122,12 @@ impl World {
         command
     }
 
+    /// What the store says of what `tarectl` keeps there.
+    #[track_caller]
+    pub(crate) fn stored(&self, args: &[&str]) -> String {
+        self.ran(self.store(&[&["-n", "tarectl"], args].concat()), 0).stdout
+    }
+
     /// Runs a command to its end.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         store::run(self.command(args), None)
@@ -253,7 +259,7 @@ impl World {
             let left: Vec<_> = fs::read_dir(self.dir.join("root").join(kind)).into_iter().flatten().flatten().collect();
             assert!(left.is_empty(), "{kind} left: {left:?}");
         }
-        let snapshots = self.ran(self.store(&["-n", "tarectl", "snapshot", "ls"]), 0).stdout;
+        let snapshots = self.stored(&["snapshot", "ls"]);
         let active: Vec<&str> = snapshots.lines().filter(|line| line.contains("active")).collect();
         assert!(active.is_empty(), "snapshots left: {active:?}");
     }
