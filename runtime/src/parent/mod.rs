@@ -17,7 +17,9 @@ pub mod serve;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
+use nix::unistd::pipe2;
 
 use crate::cgroup::{SavedUnit, Systemd, join_later};
 use crate::channel::{Channel, Incoming};
@@ -72,6 +74,8 @@ pub fn spawn(
 ) -> Result<Spawned> {
     let (ours, theirs) = Channel::pair()?;
     let line = SharedLine::new().on("share", "a page with init")?;
+    // Closed by the parent when a child that comes late is where it belongs: no program runs anywhere else.
+    let (gate, opener) = pipe2(OFlag::O_CLOEXEC).on("make", "a pipe")?;
     let (cloned, late) = match (clone(flags, cgroup), cgroup) {
         // As many processes as the cgroup may have; one that joins later is not counted against that.
         (Err(Errno::EAGAIN), Some(cgroup)) => (clone(flags, None), Some(Late::Join(cgroup))),
@@ -81,6 +85,7 @@ pub fn spawn(
     };
     match cloned.on("clone", "init")? {
         Forked::Parent(child) => {
+            drop(gate);
             let spawned = Spawned { child, channel: ours, line, order: Order::default() };
             let joined = match late {
                 None => Ok(()),
@@ -90,7 +95,10 @@ pub fn spawn(
                 }
             };
             match joined {
-                Ok(()) => Ok(spawned),
+                Ok(()) => {
+                    drop(opener);
+                    Ok(spawned)
+                }
                 Err(error) => {
                     spawned.kill();
                     Err(error)
@@ -101,6 +109,12 @@ pub fn spawn(
             // Its end of file tells us that the parent is gone.
             drop(ours);
             end_at_panic();
+            drop(opener);
+            if late.is_some() {
+                // Whatever comes of it: a parent that is gone is found out by the link.
+                let _ = nix::unistd::read(&gate, &mut [0]);
+            }
+            drop(gate);
             let link = Link::new(theirs, line);
             let error = body(&link);
             link.fail(&error);
