@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use integration::{sys, wait};
@@ -91,10 +91,9 @@ fn a_client_that_is_killed_while_it_ends_a_container() {
 fn a_client_that_is_killed_while_it_imports() {
     let world = World::new();
     let mut child = world.command(&["import", "-", "half"]).stdin(Stdio::piped()).spawn().unwrap();
-    let mut header = vec![0; 512];
-    header[..4].copy_from_slice(b"file");
-    header[124..136].copy_from_slice(b"00000000100\0");
-    child.stdin.as_mut().unwrap().write_all(&header).unwrap();
+    fs::write(world.dir.join("file"), vec![b'x'; 4096]).unwrap();
+    let archive = Command::new("tar").arg("-C").arg(&world.dir).args(["-cf", "-", "file"]).output().unwrap().stdout;
+    child.stdin.as_mut().unwrap().write_all(&archive[..1024]).unwrap();
     let snapshots = || world.stored(&["snapshot", "ls"]);
     wait::until("it extracts", || snapshots().contains("import-"));
     // What runs is left alone.

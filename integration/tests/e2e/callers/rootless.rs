@@ -240,12 +240,13 @@ const DELEGATED_ROWS: &[Row] = &[row(
      tare run -d two >out 2>&1 </dev/null
      read -r nothing <~/up
      tare update --pids-limit 44 two; tare events --stats two | jq .data.pids.limit
-     tare exec two cat /proc/self/cgroup | grep -c mine/two
+     tare exec -d --pid-file inside two sleep 1000
+     grep -q mine/two /proc/$(cat inside)/cgroup && echo inside
      tare pause two; tare state two | jq -r .status; tare resume two
      tare state two | jq -r .pid >pid
      tare delete --force two; timeout 10 pidwait -F pid || true
      find /sys/fs/cgroup -path \"*$CG/mine/two\" 2>/dev/null | wc -l",
-    "44\n1\npaused\n0",
+    "44\ninside\npaused\n0",
 )];
 
 const PODMAN_PROLOGUE: &str = r#"
