@@ -35,7 +35,9 @@ const INSPECTED: &[(&str, &str)] = &[
          --device-cgroup-rule 'c 1:3 r' --sysctl net.ipv4.ip_forward=1 --group-add 5 --read-only --init --pid host --uts host $IMAGE true",
     ),
     ("privileged", "$D create --name it --privileged --ipc shareable $IMAGE true"),
-    ("files", "$D run -d --name it -v v1:/data -v $SHARED:/bind:ro --tmpfs /t:size=1m -v /unnamed $IMAGE sleep 1000"),
+    // One each: docker's command line mixes several.
+    ("a volume", "$D run -d --name it -v v1:/data --tmpfs /t:size=1m -v /unnamed $IMAGE sleep 1000"),
+    ("a directory", "$D run -d --name it -v $SHARED:/bind:ro $IMAGE sleep 1000"),
     (
         "mounts",
         "$D run -d --name it --mount type=volume,source=v1,target=/data,readonly --mount type=bind,source=$SHARED,target=/bind \
