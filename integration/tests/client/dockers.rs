@@ -85,7 +85,9 @@ const SEEN: &[(&str, &str)] = &[
     ("no image", "$D run --rm --pull never no/such:image"),
     ("wrong flag", "$D run --no-such-flag"),
     ("exec", "$D run -d --name it $IMAGE sleep 1000 >/dev/null; $D exec it sh -c 'exit 9'"),
-    ("port", "$D run -d --name it -p 8080:80 -p 5353:53/udp $IMAGE sleep 1000 >/dev/null; $D port it; $D port it 80"),
+    // One each again: 20.10 lists several in any order.
+    ("port", "$D run -d --name it -p 8080:80 $IMAGE sleep 1000 >/dev/null; $D port it; $D port it 80"),
+    ("port of udp", "$D run -d --name it -p 5353:53/udp $IMAGE sleep 1000 >/dev/null; $D port it; $D port it 53/udp"),
     ("wait", "$D run -d --name it $IMAGE sh -c 'exit 4' >/dev/null; $D wait it"),
     ("logs", "$D run --name it $IMAGE sh -c 'echo a; echo b' >/dev/null; $D logs --tail 1 it"),
     ("top", "$D run -d --name it $IMAGE sleep 1000 >/dev/null; $D top it -o pid,args | sed 's/^[0-9]* *//'"),
