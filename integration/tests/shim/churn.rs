@@ -279,9 +279,10 @@ impl Exec {
 async fn daemon(path: PathBuf, told: Rc<Told>, random: Random, over: Rc<Cell<bool>>) -> EventSink {
     let mut sink = EventSink::bind(&path).await;
     while !over.get() {
+        // How long it lives, and how long it stays away, is by chance: no wait for anything.
         tokio::time::sleep(Duration::from_millis(300 + random.below(1200))).await;
         told.by(sink);
-        tokio::time::sleep(Duration::from_millis(random.below(400))).await;
+        random.moment(400).await;
         told.life.set(told.life.get() + 1);
         sink = EventSink::bind(&path).await;
     }

@@ -360,10 +360,10 @@ mod tests {
             ("<'x'>", Value::variant(Value::text("x"))),
             (
                 "{'a': 1, 'b': 2}",
-                match Type::parse("a{si}").unwrap() {
-                    Type::Array(of) => Value::Array(*of, vec![entry("a", Value::I32(1)), entry("b", Value::I32(2))]),
-                    _ => unreachable!(),
-                },
+                Value::Array(
+                    Type::Entry(Box::new(Type::Text), Box::new(Type::I32)),
+                    vec![entry("a", Value::I32(1)), entry("b", Value::I32(2))],
+                ),
             ),
         ] {
             assert_eq!(parse(text), Ok(expected), "{text}");
