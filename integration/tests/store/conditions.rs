@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use integration::registry::Registry;
@@ -41,6 +41,19 @@ fn small_image(registry: &Registry) -> String {
     publish(registry, "small", "1", &[layer(&[("etc/small", b"small")])])
 }
 
+/// A store on a disk of 12 megabytes with one image (its name, and what its snapshots stand on) and the snapshot `work`, that is written to there.
+fn with_work() -> (Small, Store, [String; 2], PathBuf) {
+    let registry = Registry::start();
+    let small = small_image(&registry);
+    let disk = Small::of_megabytes(12);
+    let mut store = Store::at(&disk.path().join("root"));
+    store.start();
+    store.run(&["pull", &small]);
+    let chain = store.json(&["inspect", &small])["chainId"].as_str().unwrap().to_owned();
+    let upper = integration::store::upper(&store.json(&["snapshot", "prepare", "work", &chain]));
+    (disk, store, [small, chain], upper)
+}
+
 #[test]
 fn a_full_disk_is_said_and_loses_nothing() {
     let registry = Registry::start();
@@ -71,14 +84,7 @@ fn a_full_disk_is_said_and_loses_nothing() {
 /// A container's files can fill the disk on which their own snapshot is recorded, to the last byte, and for as many calls as anybody makes.
 #[test]
 fn on_a_full_disk_everything_is_read_and_removed() {
-    let registry = Registry::start();
-    let small = small_image(&registry);
-    let disk = Small::of_megabytes(12);
-    let mut store = Store::at(&disk.path().join("root"));
-    store.start();
-    store.run(&["pull", &small]);
-    let chain = store.json(&["inspect", &small])["chainId"].as_str().unwrap().to_owned();
-    let upper = integration::store::upper(&store.json(&["snapshot", "prepare", "work", &chain]));
+    let (_disk, mut store, [small, chain], upper) = with_work();
     let mut file = File::create(upper.join("data")).unwrap();
     while file.write(&[b'x'; 1000]).is_ok() {}
     drop(file);
@@ -98,16 +104,8 @@ fn on_a_full_disk_everything_is_read_and_removed() {
 /// What is made here needs room as well: a commit that finds none says so, and half a layer is not in the way of anything.
 #[test]
 fn a_commit_on_a_full_disk_says_so_and_leaves_nothing() {
-    let registry = Registry::start();
-    let small = small_image(&registry);
-    let disk = Small::of_megabytes(12);
-    let mut store = Store::at(&disk.path().join("root"));
-    store.start();
-    store.run(&["pull", &small]);
-    let chain = store.json(&["inspect", &small])["chainId"].as_str().unwrap().to_owned();
-    let mounts = store.json(&["snapshot", "prepare", "work", &chain]);
+    let (disk, store, [small, chain], upper) = with_work();
     store.run(&["snapshot", "view", "below", &chain]);
-    let upper = integration::store::upper(&mounts);
     fs::write(upper.join("data"), noise(11, 6 << 20)).unwrap();
     let used = || fs::read_dir(store.root.join("content/ingests")).unwrap().count();
     for words in [&["commit", "work", "example.org/made", "--base", &small][..], &["diff", "create", "work", "below"]] {
