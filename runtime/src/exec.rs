@@ -16,7 +16,7 @@ use crate::init::credentials::run_on;
 use crate::join::{self, Given};
 use crate::message::{Reply, Request};
 use crate::parent::serve::{explain, fetch_listener, hand_listener, one};
-use crate::parent::{Next, Spawned, inherited, limits, rdt, spawn};
+use crate::parent::{Next, Spawned, inherited, limits, rdt};
 use crate::plan::namespaces::{self, Namespaces, Source};
 use crate::plan::process::{self, Call, Keyring, ProcessPlan, inherited_listen_fds};
 use crate::plan::seccomp::Seccomp;
@@ -58,9 +58,10 @@ pub fn run(global: &Global, args: &ExecArgs, own: &selfexe::Mount) -> Result<i32
     let given = Given {
         process: &plan,
         seccomp: seccomp.as_ref(),
-        init: pidfd,
+        init: pidfd.as_fd(),
         namespaces: flags(&namespaces, pid)?,
-        cgroups: entry.join,
+        cgroups: &entry,
+        own,
         announced: args.pidfd_socket.is_some() || args.pid_file.is_some() || state.rdt.is_some(),
     };
     if let Some(cpus) = &plan.exec_affinity.initial {
@@ -69,10 +70,7 @@ pub fn run(global: &Global, args: &ExecArgs, own: &selfexe::Mount) -> Result<i32
     // From before there is a process that they could concern.
     let signals = if args.detach { None } else { Some(Signals::hold()?) };
     let announced = given.announced;
-    let mut spawned = spawn(0, entry.clone.as_ref().map(AsFd::as_fd), cgroup.unit(), |link| {
-        own.close();
-        join::run(given, link)
-    })?;
+    let mut spawned = join::start(&given, cgroup.unit())?;
     let desk = Desk { state: &state, cgroup: &cgroup, seccomp: seccomp.as_ref(), console_socket, announced, own, args };
     match serve(&mut spawned, &desk) {
         Err(error) => {

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use crate::channel::{Channel, Incoming};
 use crate::error::{Error, Kind, Result};
@@ -15,7 +16,7 @@ use crate::sys::shared::SharedLine;
 #[derive(Debug)]
 pub struct Link {
     channel: Channel,
-    line: SharedLine,
+    line: Rc<SharedLine>,
     /// The parent knows how init was going, so a failure that it has been told of is not told again.
     told: Cell<bool>,
     ahead: RefCell<Ahead>,
@@ -40,13 +41,18 @@ impl AsFd for Link {
 
 impl Link {
     /// The child's side, of what [`crate::parent::wire`] made.
-    pub fn new(channel: Channel, line: SharedLine) -> Self {
+    pub fn new(channel: Channel, line: Rc<SharedLine>) -> Self {
         Self { channel, line, told: Cell::new(false), ahead: Ahead::Nothing.into() }
     }
 
     /// Notes what is about to be done, for the parent's sentence if this process dies of it.
     pub fn step(&self, what: &str) {
         self.line.set(what);
+    }
+
+    /// Where the steps are noted.
+    pub fn line(&self) -> &SharedLine {
+        &self.line
     }
 
     /// Asks the parent and waits for its answer. A parent that is gone, or that refuses, ends this process: the parent

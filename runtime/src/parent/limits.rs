@@ -3,9 +3,8 @@
 //! Both are inherited by a clone. The hard limits are raised in this process, before there is a child and anything to undo;
 //! init then lowers its own to what is asked for, at its last moment, since what it still has to open would count.
 
-use std::fmt::Display;
-use std::fs;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 
 use nix::errno::Errno;
 
@@ -33,11 +32,28 @@ pub fn raise(plan: &ProcessPlan) -> Result<()> {
     Ok(())
 }
 
-/// Sets the OOM score of a process: a child that was cloned just now and has our ids still, or, of such a child, `self`. It
-/// passes the score on to its own children.
-pub fn set_oom_score(process: impl Display, plan: &ProcessPlan) -> Result<()> {
+/// Sets the OOM score of a process: a child that was cloned just now and has our ids still. It passes the score on to its own
+/// children.
+pub fn set_oom_score(pid: i32, plan: &ProcessPlan) -> Result<()> {
+    put_oom_score(&format!("/proc/{pid}/oom_score_adj"), plan)
+}
+
+/// The same of such a child itself. It allocates nothing unless it fails.
+pub fn set_own_oom_score(plan: &ProcessPlan) -> Result<()> {
+    put_oom_score("/proc/self/oom_score_adj", plan)
+}
+
+fn put_oom_score(path: &str, plan: &ProcessPlan) -> Result<()> {
     let Some(score) = plan.oom_score_adj else { return Ok(()) };
-    match fs::write(format!("/proc/{process}/oom_score_adj"), score.to_string()) {
+    // Not by way of a String: see above.
+    let written = OpenOptions::new().write(true).open(path).and_then(|mut file| {
+        let mut text = [0; 16];
+        let mut rest = &mut text[..];
+        write!(rest, "{score}")?;
+        let left = rest.len();
+        file.write_all(&text[..text.len() - left])
+    });
+    match written {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(Error::sys(format!("set process.oomScoreAdj to {score}"), Errno::EACCES)
                 .hint("a score below the caller's needs CAP_SYS_RESOURCE"))

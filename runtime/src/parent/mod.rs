@@ -14,7 +14,9 @@ pub mod rdt;
 pub mod seccomp_agent;
 pub mod serve;
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -28,13 +30,14 @@ use crate::link::Link;
 use crate::message::{Order, Reply, Request};
 use crate::sys::process::{Child, Exit, Forked, clone, exit_now, pidfd_send_signal, wait};
 use crate::sys::shared::SharedLine;
+use crate::sys::through::{Through, clone_through};
 
 /// A child that has been cloned and is being served.
 #[derive(Debug)]
 pub struct Spawned {
     child: Child,
     channel: Channel,
-    line: SharedLine,
+    line: Rc<SharedLine>,
     order: Order,
 }
 
@@ -62,6 +65,12 @@ enum Late<'a> {
     Attach(&'a SavedUnit),
 }
 
+/// Keeps such a child from going on before it is where it belongs: no program runs anywhere else. The parent opens it by dropping it.
+struct Gate {
+    shut: OwnedFd,
+    opener: OwnedFd,
+}
+
 /// Clones a child, which runs `body` and never comes back: `body` returns only if it fails.
 ///
 /// `flags` are the namespaces that clone3(2) makes; `cgroup` is the v2 cgroup it starts in, and `unit` that cgroup's if it is
@@ -73,32 +82,26 @@ pub fn spawn(
     body: impl FnOnce(&Link) -> Error,
 ) -> Result<Spawned> {
     let (ours, theirs) = Channel::pair()?;
-    let line = SharedLine::new().on("share", "a page with init")?;
-    // Closed by the parent when a child that comes late is where it belongs: no program runs anywhere else.
-    let (gate, opener) = pipe2(OFlag::O_CLOEXEC).on("make", "a pipe")?;
-    let (cloned, late) = match (clone(flags, cgroup), cgroup) {
+    let line = Rc::new(SharedLine::new().on("share", "a page with init")?);
+    let refused = match (clone(flags, cgroup), cgroup, unit) {
         // As many processes as the cgroup may have; one that joins later is not counted against that.
-        (Err(Errno::EAGAIN), Some(cgroup)) => (clone(flags, None), Some(Late::Join(cgroup))),
+        (Err(Errno::EAGAIN), Some(cgroup), _) => Err(Late::Join(cgroup)),
         // A user whose session is elsewhere may not move a process from there; the user's systemd may.
-        (Err(Errno::EACCES), Some(_)) if unit.is_some() => (clone(flags, None), unit.map(Late::Attach)),
-        (cloned, _) => (cloned, None),
+        (Err(Errno::EACCES), Some(_), Some(unit)) => Err(Late::Attach(unit)),
+        (cloned, ..) => Ok(cloned),
+    };
+    let (cloned, late) = match refused {
+        Ok(cloned) => (cloned, None),
+        Err(late) => {
+            let gate = Gate::new()?;
+            (clone(flags, None), Some((late, gate)))
+        }
     };
     match cloned.on("clone", "init")? {
         Forked::Parent(child) => {
-            drop(gate);
             let spawned = Spawned { child, channel: ours, line, order: Order::default() };
-            let joined = match late {
-                None => Ok(()),
-                Some(Late::Join(cgroup)) => join_later(cgroup, spawned.pid()),
-                Some(Late::Attach(unit)) => {
-                    Systemd::connect(unit.domain).and_then(|mut systemd| systemd.attach(unit, spawned.pid()))
-                }
-            };
-            match joined {
-                Ok(()) => {
-                    drop(opener);
-                    Ok(spawned)
-                }
+            match late.as_ref().map_or(Ok(()), |(late, _)| late.bring(spawned.pid())) {
+                Ok(()) => Ok(spawned),
                 Err(error) => {
                     spawned.kill();
                     Err(error)
@@ -108,18 +111,82 @@ pub fn spawn(
         Forked::Child => {
             // Its end of file tells us that the parent is gone.
             drop(ours);
-            end_at_panic();
-            drop(opener);
-            if late.is_some() {
-                // Whatever comes of it: a parent that is gone is found out by the link.
-                let _ = nix::unistd::read(&gate, &mut [0]);
+            if let Some((_, gate)) = late {
+                gate.wait();
             }
-            drop(gate);
-            let link = Link::new(theirs, line);
-            let error = body(&link);
-            link.fail(&error);
-            exit_now(1)
+            begin(theirs, line, body)
         }
+    }
+}
+
+/// The same for a child that begins where only another process may go before it: `go` is done by one between, which shares this
+/// one's memory and is seen by nobody ([`clone_through`]), so it must not allocate unless it fails.
+///
+/// `None` if the cgroup did not take the child, which [`spawn`] knows a way around.
+pub fn spawn_through(
+    cgroup: Option<BorrowedFd<'_>>,
+    go: impl FnOnce(&SharedLine) -> Result<()>,
+    body: impl FnOnce(&Link) -> Error,
+) -> Result<Option<Spawned>> {
+    enum Refused {
+        Clone(Errno),
+        Before(Error),
+    }
+    let (ours, theirs) = Channel::pair()?;
+    // Both processes take it, each out of its own memory.
+    let ours = Cell::new(Some(ours));
+    let line = Rc::new(SharedLine::new().on("share", "a page with the process")?);
+    let gone = clone_through(
+        || {
+            go(&line).map_err(Refused::Before)?;
+            line.set("clone the process");
+            clone(u64::from(libc::CLONE_PARENT as u32), cgroup).map_err(Refused::Clone)
+        },
+        || {
+            drop(ours.take());
+            begin(theirs, Rc::clone(&line), body)
+        },
+    );
+    match gone.on("clone", "the process")? {
+        Through::Cloned(child) => {
+            let channel = ours.take();
+            Ok(channel.map(|channel| Spawned { child, channel, line, order: Order::default() }))
+        }
+        Through::Failed(Refused::Clone(Errno::EAGAIN | Errno::EACCES)) if cgroup.is_some() => Ok(None),
+        Through::Failed(Refused::Clone(errno)) => Err(errno).on("clone", "the process"),
+        Through::Failed(Refused::Before(error)) => Err(error),
+        Through::Died(exit) => Err(died("the process between", exit, &line.get(), None)),
+    }
+}
+
+/// All of the child's life.
+fn begin(channel: Channel, line: Rc<SharedLine>, body: impl FnOnce(&Link) -> Error) -> ! {
+    end_at_panic();
+    let link = Link::new(channel, line);
+    let error = body(&link);
+    link.fail(&error);
+    exit_now(1)
+}
+
+impl Late<'_> {
+    fn bring(&self, pid: i32) -> Result<()> {
+        match self {
+            Late::Join(cgroup) => join_later(*cgroup, pid),
+            Late::Attach(unit) => Systemd::connect(unit.domain).and_then(|mut systemd| systemd.attach(unit, pid)),
+        }
+    }
+}
+
+impl Gate {
+    fn new() -> Result<Self> {
+        let (shut, opener) = pipe2(OFlag::O_CLOEXEC).on("make", "a pipe")?;
+        Ok(Self { shut, opener })
+    }
+
+    /// In the child. Whatever comes of it: a parent that is gone is found out by the link.
+    fn wait(self) {
+        drop(self.opener);
+        let _ = nix::unistd::read(&self.shut, &mut [0]);
     }
 }
 

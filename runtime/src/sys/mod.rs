@@ -19,6 +19,7 @@ pub mod seccomp;
 pub mod shared;
 pub mod signals;
 pub mod start;
+pub mod through;
 pub mod tty;
 
 pub use start::begin;
