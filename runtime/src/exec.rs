@@ -61,7 +61,6 @@ pub fn run(global: &Global, args: &ExecArgs, own: &selfexe::Mount) -> Result<i32
         init: pidfd.as_fd(),
         namespaces: flags(&namespaces, pid)?,
         cgroups: &entry,
-        own,
         announced: args.pidfd_socket.is_some() || args.pid_file.is_some() || state.rdt.is_some(),
     };
     if let Some(cpus) = &plan.exec_affinity.initial {

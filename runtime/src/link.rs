@@ -15,7 +15,7 @@ use crate::sys::shared::SharedLine;
 /// What a child (intermediate, init, or the process of an exec) has of its parent.
 #[derive(Debug)]
 pub struct Link {
-    channel: Channel,
+    channel: Rc<Channel>,
     line: Rc<SharedLine>,
     /// The parent knows how init was going, so a failure that it has been told of is not told again.
     told: Cell<bool>,
@@ -40,8 +40,8 @@ impl AsFd for Link {
 }
 
 impl Link {
-    /// The child's side, of what [`crate::parent::wire`] made.
-    pub fn new(channel: Channel, line: Rc<SharedLine>) -> Self {
+    /// The child's side, of what [`crate::parent::spawn`] made.
+    pub fn new(channel: Rc<Channel>, line: Rc<SharedLine>) -> Self {
         Self { channel, line, told: Cell::new(false), ahead: Ahead::Nothing.into() }
     }
 

@@ -9,7 +9,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -48,17 +48,13 @@ pub struct Ready<'a> {
     pub(super) filter: Option<&'a Seccomp>,
 }
 
-/// Closes every descriptor but the standard ones, those the payload is to get, the console, and those in `keep`.
+/// Closes every descriptor but the standard ones, those the payload is to get, and those in `keep`. It allocates nothing unless it
+/// fails.
 ///
 /// CVE-2024-21626: a descriptor of the host is a way out of the container for whatever the image makes the process look up.
 /// The close-on-exec flag alone would only shut it at execve.
-pub fn seal<const N: usize>(
-    plan: &ProcessPlan,
-    console: Option<&Console>,
-    keep: [Option<BorrowedFd<'_>>; N],
-) -> Result<()> {
-    let keep: Vec<BorrowedFd<'_>> = console.map(AsFd::as_fd).into_iter().chain(keep.into_iter().flatten()).collect();
-    fds::close_all_but(plan.preserved_fds, &keep).on("close", "the descriptors of the host")
+pub fn seal(plan: &ProcessPlan, keep: &[Option<BorrowedFd<'_>>]) -> Result<()> {
+    fds::close_all_but(plan.preserved_fds, keep).on("close", "the descriptors of the host")
 }
 
 /// Everything that still needs privileges, or the descriptors as they are, but none of the identity.

@@ -82,7 +82,8 @@ fn stages(given: Given<'_>, link: &Link) -> Result<Infallible> {
     // The parent tells of the container while this process turns into the container's own, which is not for long.
     link.ask_ahead(&Request::Built)?;
     // CVE-2024-21626: from here on the image's files decide what happens, so nothing of the host is open any more.
-    exec::seal(&plan.process, console.as_ref(), [Some(link.as_fd()), fifo.as_ref().map(AsFd::as_fd)])?;
+    let console_fd = console.as_ref().map(AsFd::as_fd);
+    exec::seal(&plan.process, &[console_fd, Some(link.as_fd()), fifo.as_ref().map(AsFd::as_fd)])?;
     link.step("set up the process");
     let prepared = exec::prepare(&plan.process, console)?;
     let ready = credentials::apply(prepared, Role::Init, plan.seccomp.as_ref(), link)?;

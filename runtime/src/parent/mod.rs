@@ -14,7 +14,6 @@ pub mod rdt;
 pub mod seccomp_agent;
 pub mod serve;
 
-use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -114,53 +113,38 @@ pub fn spawn(
             if let Some((_, gate)) = late {
                 gate.wait();
             }
-            begin(theirs, line, body)
+            begin(theirs.into(), line, body)
         }
     }
 }
 
 /// The same for a child that begins where only another process may go before it: `go` is done by one between, which shares this
-/// one's memory and is seen by nobody ([`clone_through`]), so it must not allocate unless it fails.
-///
-/// `None` if the cgroup did not take the child, which [`spawn`] knows a way around.
+/// one's memory ([`clone_through`]), so it must not allocate unless it fails. It must close what is open but the channel, with which it
+/// is called, and what the program is to get: the child has from its beginning only what `go` leaves.
 pub fn spawn_through(
-    cgroup: Option<BorrowedFd<'_>>,
-    go: impl FnOnce(&SharedLine) -> Result<()>,
+    go: impl FnOnce(&SharedLine, BorrowedFd<'_>) -> Result<()>,
     body: impl FnOnce(&Link) -> Error,
-) -> Result<Option<Spawned>> {
-    enum Refused {
-        Clone(Errno),
-        Before(Error),
-    }
+) -> Result<Spawned> {
     let (ours, theirs) = Channel::pair()?;
-    // Both processes take it, each out of its own memory.
-    let ours = Cell::new(Some(ours));
+    let theirs = Rc::new(theirs);
     let line = Rc::new(SharedLine::new().on("share", "a page with the process")?);
     let gone = clone_through(
         || {
-            go(&line).map_err(Refused::Before)?;
+            go(&line, theirs.as_fd())?;
             line.set("clone the process");
-            clone(u64::from(libc::CLONE_PARENT as u32), cgroup).map_err(Refused::Clone)
+            clone(u64::from(libc::CLONE_PARENT as u32), None).on("clone", "the process")
         },
-        || {
-            drop(ours.take());
-            begin(theirs, Rc::clone(&line), body)
-        },
+        || begin(Rc::clone(&theirs), Rc::clone(&line), body),
     );
     match gone.on("clone", "the process")? {
-        Through::Cloned(child) => {
-            let channel = ours.take();
-            Ok(channel.map(|channel| Spawned { child, channel, line, order: Order::default() }))
-        }
-        Through::Failed(Refused::Clone(Errno::EAGAIN | Errno::EACCES)) if cgroup.is_some() => Ok(None),
-        Through::Failed(Refused::Clone(errno)) => Err(errno).on("clone", "the process"),
-        Through::Failed(Refused::Before(error)) => Err(error),
+        Through::Cloned(child) => Ok(Spawned { child, channel: ours, line, order: Order::default() }),
+        Through::Failed(error) => Err(error),
         Through::Died(exit) => Err(died("the process between", exit, &line.get(), None)),
     }
 }
 
 /// All of the child's life.
-fn begin(channel: Channel, line: Rc<SharedLine>, body: impl FnOnce(&Link) -> Error) -> ! {
+fn begin(channel: Rc<Channel>, line: Rc<SharedLine>, body: impl FnOnce(&Link) -> Error) -> ! {
     end_at_panic();
     let link = Link::new(channel, line);
     let error = body(&link);

@@ -17,19 +17,19 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     }
 }
 
-/// Closes every descriptor from 3 on except those in `keep` and the `preserved` ones that follow standard error.
+/// Closes every descriptor from 3 on except those in `keep` and the `preserved` ones that follow standard error. It allocates
+/// nothing.
 ///
 /// For a process that was just cloned and has a copy of all its parent's descriptors: what it is not told to keep it must
 /// never touch again, as with memory after the end of its owner.
-pub fn close_all_but(preserved: u32, keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
-    kept.sort_unstable();
+pub fn close_all_but(preserved: u32, keep: &[Option<BorrowedFd<'_>>]) -> Result<(), Errno> {
     let mut next = 3 + preserved;
-    for fd in kept {
+    let kept = |from| keep.iter().flatten().map(|fd| fd.as_raw_fd() as u32).filter(|&fd| fd >= from).min();
+    while let Some(fd) = kept(next) {
         if fd > next {
             close_range(next, fd - 1, 0)?;
         }
-        next = next.max(fd + 1);
+        next = fd + 1;
     }
     close_range(next, u32::MAX, 0)
 }

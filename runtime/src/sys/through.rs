@@ -82,10 +82,11 @@ extern "C" fn run<E, G: FnOnce() -> Result<Forked, E>, B: FnOnce() -> Infallible
         Some(Ok(Forked::Parent(child))) => task.result = Some(Ok(child.pid)),
         Some(Err(error)) => task.result = Some(Err(error)),
         // The child takes it out of its own copy.
-        Some(Ok(Forked::Child)) => match task.body.take().map(|body| body()) {
-            Some(never) => match never {},
-            None => {}
-        },
+        Some(Ok(Forked::Child)) => {
+            if let Some(never) = task.body.take().map(|body| body()) {
+                match never {}
+            }
+        }
         None => {}
     }
     0

@@ -40,7 +40,7 @@ fn play(task: &Value) -> Result<std::convert::Infallible> {
     let role = if task["role"] == "joined" { Role::Joined } else { Role::Init };
 
     let (ours, theirs) = Channel::pair()?;
-    let link = Link::new(theirs, SharedLine::new().unwrap().into());
+    let link = Link::new(theirs.into(), SharedLine::new().unwrap().into());
     let prepared = exec::prepare(&plan, None)?;
     let ready = apply(prepared, role, seccomp.as_ref(), &link)?;
     drop(link);
