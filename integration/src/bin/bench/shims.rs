@@ -283,7 +283,7 @@ async fn measure_memory(sides: &[Option<Side<'_>>], table: &mut Table) {
         for number in 0..EXECS {
             side.exec(&all[0], &format!("e{number}")).await;
         }
-        // As idle as it was before them.
+        // What the execs left is measured as the first time: idle, which no event tells of.
         tokio::time::sleep(IDLE).await;
         rows[3][index].push(Memory::of(all[0].pid).private - idle[0].private);
         for running in all {
