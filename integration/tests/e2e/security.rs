@@ -40,7 +40,7 @@ fn cve_2019_5736_the_runtimes_binary_is_written_from_inside() {
     let victim = rt.spawn(&["exec", container.id(), "/proc/self/exe", "--help"], |command| {
         command.stdout(writer);
     });
-    let attack = "for i in 1 2 3 4 5 6 7 8 9; do for exe in /proc/[0-9]*/exe; do
+    let attack = "while :; do for exe in /proc/[0-9]*/exe; do
         case $(readlink $exe) in /bin/*|'') ;; *) exec 9<$exe; echo opened; break 2;; esac; done; done
         read go; echo pwned > /proc/self/fd/9 && echo written";
     let mut attacker = rt.spawn(&["exec", container.id(), "sh", "-c", attack], |command| {
