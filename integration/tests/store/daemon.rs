@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
+use integration::skip;
 use integration::store::{self, Daemon, run, tempdir};
 
 #[test]
@@ -111,4 +112,17 @@ fn what_nobody_refers_to_goes_by_itself() {
     assert!(!blob.exists());
     daemon.stop();
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// On a host that has just booted nobody has loaded overlayfs yet, where it is a module. The daemon that first wants it does.
+#[test]
+fn overlayfs_is_found_before_its_module_is_loaded() {
+    let loaded = || std::fs::read_to_string("/proc/filesystems").unwrap().lines().any(|it| it == "nodev\toverlay");
+    if loaded() {
+        skip!("overlayfs is part of this kernel, or its module is loaded (integration/vm store overlayfs_is_found)");
+    }
+    let daemon = Daemon::start();
+    assert!(loaded());
+    assert_eq!(daemon.json(&["info"])["defaultSnapshotter"], "overlayfs");
+    daemon.stop();
 }

@@ -131,7 +131,9 @@ impl Snapshots {
     /// none; without it, it is overlayfs where that can be used.
     pub fn open(root: &Root, metadata: &Metadata, default: Option<Driver>) -> Result<Self> {
         let trees = Trees::open(root.path(), metadata)?;
-        let default = default.unwrap_or_else(|| mounts::best(trees.dir()));
+        // First of all, for what its module is asked for below.
+        let has_overlay = mounts::has_overlay();
+        let default = default.unwrap_or_else(|| mounts::best(trees.dir(), has_overlay));
         let inner =
             Inner { metadata: metadata.clone(), trees, default, overlay: mounts::OverlayOptions::of_this_kernel() };
         Ok(Self { inner: Arc::new(inner) })

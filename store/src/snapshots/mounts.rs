@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, fsopen};
+use rustix::system::uname;
 
 use super::rows::Row;
 use super::{Driver, Kind, Snapshots, ids};
@@ -28,7 +31,7 @@ pub(super) struct OverlayOptions {
 }
 
 impl OverlayOptions {
-    /// Asks once what this kernel knows, and whether we are root of the first user namespace.
+    /// Asks once what this kernel knows, and whether we are root of the first user namespace. Its module is loaded by now, where it can be.
     pub(super) fn of_this_kernel() -> Self {
         let parameter = |name: &str| std::fs::read_to_string(format!("/sys/module/overlay/parameters/{name}")).ok();
         let mut options = Vec::new();
@@ -56,11 +59,36 @@ fn first_user_namespace() -> bool {
 }
 
 /// Overlayfs where the kernel has it and the store does not itself lie on one, whose directories cannot be upper ones.
-pub(super) fn best(dir: &Path) -> Driver {
-    let known =
-        std::fs::read_to_string("/proc/filesystems").is_ok_and(|it| it.lines().any(|line| line.ends_with("\toverlay")));
+pub(super) fn best(dir: &Path, has_overlay: bool) -> Driver {
     let on_overlay = statfs(dir).is_ok_and(|it| it.filesystem_type() == OVERLAYFS_SUPER_MAGIC);
-    if known && !on_overlay { Driver::Overlay } else { Driver::Native }
+    if has_overlay && !on_overlay { Driver::Overlay } else { Driver::Native }
+}
+
+/// Whether the kernel has overlayfs, be it in a module that nobody has needed since the host booted: asking for a file system loads it.
+pub(super) fn has_overlay() -> bool {
+    match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(_) => true,
+        // An ordinary user may not ask, but the mount in a namespace of his will load it.
+        Err(Errno::PERM) => is_loaded("overlay") || is_a_module("overlay"),
+        Err(_) => false,
+    }
+}
+
+fn is_loaded(name: &str) -> bool {
+    let known = std::fs::read_to_string("/proc/filesystems");
+    known.is_ok_and(|it| it.lines().any(|line| line.split('\t').nth(1) == Some(name)))
+}
+
+/// Whether there is a module of this name for the running kernel.
+fn is_a_module(name: &str) -> bool {
+    let uname = uname();
+    let list = Path::new("/lib/modules").join(uname.release().to_string_lossy().as_ref()).join("modules.dep");
+    std::fs::read_to_string(list).is_ok_and(|it| names_module(&it, name))
+}
+
+/// `modules.dep` has a line for each module: its file, which may be compressed, a colon, and those it needs.
+fn names_module(list: &str, name: &str) -> bool {
+    list.lines().filter_map(|line| line.split(':').next()?.rsplit('/').next()?.split_once(".ko")).any(|it| it.0 == name)
 }
 
 impl Snapshots {
@@ -89,5 +117,27 @@ impl Snapshots {
                 vec![Mount { kind: "overlay".into(), source: "overlay".into(), target: String::new(), options }]
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_found_by_its_file() {
+        let list = "kernel/fs/overlayfs/overlay.ko:\nkernel/net/ceph/libceph.ko.xz: kernel/lib/crc.ko.xz\n";
+        assert!(names_module(list, "overlay") && names_module(list, "libceph"));
+        assert!(!names_module(list, "crc") && !names_module(list, "over") && !names_module(list, "overlayfs"));
+    }
+
+    #[test]
+    fn overlayfs_is_taken_where_the_kernel_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let on_overlay = statfs(dir.path()).unwrap().filesystem_type() == OVERLAYFS_SUPER_MAGIC;
+        assert_eq!(best(dir.path(), true) == Driver::Overlay, !on_overlay);
+        assert_eq!(best(dir.path(), false), Driver::Native);
+        // This asks whoever runs the tests, and by then it is loaded.
+        assert!(!is_loaded("overlay") || has_overlay());
     }
 }
