@@ -48,6 +48,28 @@ fn disk_of(path: &Path) -> Option<(u64, u64)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
+/// The flags of a cgroup2 mount are the whole hierarchy's, and the host's cgroup namespace sets them anew with each mount.
+#[test]
+fn a_container_without_a_cgroup_namespace_leaves_the_host_s_mount_as_it_is() {
+    need_unified!();
+    let flags = || {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let options = table.lines().find_map(|line| line.split_once(" - cgroup2 ")).expect("a cgroup2 mount").1;
+        options.rsplit(' ').next().unwrap().to_owned()
+    };
+    let before = flags();
+    if !before.contains("nsdelegate") {
+        skip!("cgroup2 is mounted without nsdelegate here, so that it could not be lost");
+    }
+    let rt = Runtime::from_env();
+    let bundle = own_view(&rt, "grep -w cgroup2 /proc/mounts", "ro").edit(|config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "cgroup");
+    });
+    let seen = rt.run(&bundle).ok().stdout;
+    assert!(seen.contains(" /sys/fs/cgroup cgroup2 ro,"), "{seen}");
+    assert_eq!(flags(), before);
+}
+
 #[test]
 fn every_resource_is_in_its_file() {
     need_unified!();

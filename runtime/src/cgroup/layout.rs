@@ -26,6 +26,9 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// The cgroup of this process, as an absolute path below the mount point.
     pub own: String,
+    /// What the unified hierarchy was told at its mount, such as `nsdelegate`: it holds for all of the hierarchy, and until
+    /// the host's cgroup namespace mounts it again.
+    pub flags: Vec<String>,
 }
 
 /// Which version of cgroups manages the containers of this host.
@@ -129,7 +132,13 @@ impl Hierarchy {
 struct Sought {
     controllers: Vec<String>,
     path: String,
-    found: Option<(String, PathBuf)>,
+    found: Option<Mounted>,
+}
+
+struct Mounted {
+    root: String,
+    mount: PathBuf,
+    flags: Vec<String>,
 }
 
 struct Search(Vec<Sought>);
@@ -170,16 +179,17 @@ impl Search {
         });
         if let Some(sought) = wanted.filter(|sought| sought.found.is_none()) {
             let root = String::from_utf8_lossy(&unescape(root)).into_owned();
-            sought.found = Some((root, OsString::from_vec(unescape(mount)).into()));
+            let flags = options.split(',').filter(|option| unified && is_flag(option)).map(str::to_owned).collect();
+            sought.found = Some(Mounted { root, mount: OsString::from_vec(unescape(mount)).into(), flags });
         }
     }
 
     fn finish(self) -> Layout {
         let mut layout = Layout { v1: Vec::new(), v2: None };
         for sought in self.0 {
-            let Some((root, mount)) = sought.found else { continue };
+            let Some(Mounted { root, mount, flags }) = sought.found else { continue };
             let own = below(&root, &sought.path);
-            let hierarchy = Hierarchy { controllers: sought.controllers, mount, own };
+            let hierarchy = Hierarchy { controllers: sought.controllers, mount, own, flags };
             match hierarchy.controllers.is_empty() {
                 true => layout.v2 = Some(hierarchy),
                 false => layout.v1.push(hierarchy),
@@ -187,6 +197,11 @@ impl Search {
         }
         layout
     }
+}
+
+/// Whether a super-block option is one of the hierarchy's own: all of those are single words.
+fn is_flag(option: &str) -> bool {
+    !matches!(option, "rw" | "ro" | "seclabel") && !option.contains('=')
 }
 
 /// The path of a cgroup below a mount that shows the hierarchy from `root` on; the mount point where it lies outside.
@@ -259,7 +274,7 @@ mod tests {
 
     fn hierarchy(controllers: &[&str], mount: &str, own: &str) -> Hierarchy {
         let controllers = controllers.iter().map(|name| (*name).to_owned()).collect();
-        Hierarchy { controllers, mount: mount.into(), own: own.into() }
+        Hierarchy { controllers, mount: mount.into(), own: own.into(), flags: Vec::new() }
     }
 
     #[test]
@@ -275,7 +290,8 @@ mod tests {
                 hierarchy(&["devices"], "/sys/fs/cgroup/devices", "/"),
             ]
         );
-        assert_eq!(layout.v2, Some(hierarchy(&[], "/sys/fs/cgroup/unified", "/u")));
+        let unified = hierarchy(&[], "/sys/fs/cgroup/unified", "/u");
+        assert_eq!(layout.v2, Some(Hierarchy { flags: vec!["nsdelegate".to_owned()], ..unified }));
         assert_eq!(layout.hierarchy("cpuacct"), Some(&layout.v1[0]));
         assert_eq!(layout.hierarchy("hugetlb"), None);
     }

@@ -46,7 +46,8 @@ pub(super) fn mount(
 }
 
 fn unified(root: &Root, mount: &Mount, view: &CgroupView, trees: Vec<OwnedFd>, target: &OwnedFd) -> Result<()> {
-    let tree = match filesystem::detached(&new(c"cgroup2", c"cgroup"), [].into_iter(), mount.attributes.set) {
+    let flags = view.hierarchies.iter().flat_map(|hierarchy| &hierarchy.options).map(String::as_str);
+    let tree = match filesystem::detached(&new(c"cgroup2", c"cgroup"), flags, mount.attributes.set) {
         // A user namespace without a cgroup namespace may not mount it.
         Err(Errno::EPERM | Errno::EBUSY) => match view.hierarchies.first() {
             Some(hierarchy) => match bound(mount, hierarchy, trees.into_iter().next()) {

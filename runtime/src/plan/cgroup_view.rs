@@ -40,7 +40,8 @@ pub enum Scope {
 pub struct Hierarchy {
     /// The name of its mount point on the host, such as `cpu,cpuacct` or `systemd`.
     pub name: String,
-    /// Its mount options, such as `cpu,cpuacct` or `name=systemd`; none for version 2.
+    /// Its mount options, such as `cpu,cpuacct` or `name=systemd`. For version 2 what the host's mount was told, unless the
+    /// container has a new cgroup namespace, whose mounts do not change it.
     pub options: Vec<String>,
     /// The directory that is bound where the hierarchy is not mounted anew, on the host.
     pub directory: PathBuf,
@@ -58,21 +59,31 @@ pub fn lower(layout: &Layout, directories: &[Directory], namespaces: &Namespaces
         layout::Version::V1 => (Version::Legacy, layout.v1.as_slice()),
         layout::Version::Missing => (Version::Legacy, [].as_slice()),
     };
-    let hierarchies = shown.iter().map(|hierarchy| one(hierarchy, version, scope, directories)).collect();
+    let hierarchies = shown.iter().map(|hierarchy| one(hierarchy, version, namespaces, directories)).collect();
     CgroupView { version, scope, hierarchies }
 }
 
-fn one(hierarchy: &layout::Hierarchy, version: Version, scope: Scope, directories: &[Directory]) -> Hierarchy {
+fn one(
+    hierarchy: &layout::Hierarchy,
+    version: Version,
+    namespaces: &Namespaces,
+    directories: &[Directory],
+) -> Hierarchy {
     let own = directories.iter().find(|directory| directory.path.starts_with(&hierarchy.mount));
     let callers = hierarchy.mount.join(hierarchy.own.trim_start_matches('/'));
     let directory = match own {
         // As runc: without a cgroup namespace the whole unified hierarchy is shown.
-        _ if version == Version::Unified && scope == Scope::Host => hierarchy.mount.clone(),
+        _ if version == Version::Unified && !namespaces.cgroup.is_private() => hierarchy.mount.clone(),
         Some(own) => own.path.clone(),
         None => callers.clone(),
     };
     let name = hierarchy.mount.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Hierarchy { name, options: hierarchy.controllers.clone(), directory, callers }
+    let options = match version {
+        Version::Legacy => hierarchy.controllers.clone(),
+        Version::Unified if namespaces.cgroup.is_new() => Vec::new(),
+        Version::Unified => hierarchy.flags.clone(),
+    };
+    Hierarchy { name, options, directory, callers }
 }
 
 #[cfg(test)]
@@ -84,6 +95,7 @@ mod tests {
             controllers: controllers.iter().map(ToString::to_string).collect(),
             mount: mount.into(),
             own: "/caller".into(),
+            flags: if controllers.is_empty() { vec!["nsdelegate".to_owned()] } else { Vec::new() },
         };
         Layout {
             v1: v1.iter().map(|(controllers, mount)| hierarchy(controllers, mount)).collect(),
@@ -125,6 +137,17 @@ mod tests {
         let directory = |namespaces| lower(&layout, &own, &namespaces).hierarchies[0].directory.clone();
         assert_eq!(directory(private()), PathBuf::from("/sys/fs/cgroup/c1"));
         assert_eq!(directory(Namespaces::default()), PathBuf::from("/sys/fs/cgroup"));
+    }
+
+    #[test]
+    fn version_2_is_mounted_as_the_host_s_unless_in_a_namespace_of_its_own() {
+        let layout = host(&[], Some("/sys/fs/cgroup"));
+        let options = |namespaces| lower(&layout, &[], &namespaces).hierarchies[0].options.join(",");
+        assert_eq!(options(private()), "");
+        assert_eq!(options(Namespaces::default()), "nsdelegate");
+        // It may be the host's.
+        let joined = crate::plan::namespaces::Source::Join("/proc/1/ns/cgroup".into());
+        assert_eq!(options(Namespaces { cgroup: joined, ..Namespaces::default() }), "nsdelegate");
     }
 
     #[test]
