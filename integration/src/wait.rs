@@ -9,9 +9,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 /// How long anything here may take: 60 seconds, or `TARE_DEADLINE` seconds. Only a hang reaches it.
-pub fn deadline() -> Instant {
+pub fn limit() -> Duration {
     let seconds = std::env::var("TARE_DEADLINE").ok().and_then(|s| s.parse().ok()).unwrap_or(60);
-    Instant::now() + Duration::from_secs(seconds)
+    Duration::from_secs(seconds)
+}
+
+/// When that is over, from now on.
+pub fn deadline() -> Instant {
+    Instant::now() + limit()
 }
 
 /// Waits until the descriptor is readable (or hung up); false when the deadline came first.

@@ -3,6 +3,7 @@
 //! The caller's bridges, packet filters, mounts, users and state are real, and go with the namespaces. The world lives as
 //! long as the pipe to its first process: when the test ends, however it ends, the kernel kills everything inside.
 //! Only cgroups are the machine's own; they all lie under one parent, which [`World::finish`] removes.
+//! Beside a systemd that runs the host ([`World::beside_systemd`]) that parent is a slice of its own.
 //!
 //! A test goes through a table of [`Row`]s. A row is a shell script and what it must print; all rows are run, and what failed
 //! is reported together, with the end of the [`Server`]'s log.
@@ -11,6 +12,7 @@ pub mod ctr;
 pub mod docker;
 mod rows;
 mod server;
+pub mod systemd;
 
 pub use rows::{Row, assert_shown, row, run_rows};
 pub use server::Server;
@@ -23,6 +25,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::wait;
+
 /// A running world.
 pub struct World {
     holder: Child,
@@ -34,6 +38,8 @@ pub struct World {
     path: String,
     /// Name of the cgroup, below each hierarchy's root, that holds the callers' cgroups.
     cgroup: String,
+    /// Whether that is a slice of the host's systemd.
+    beside_systemd: bool,
 }
 
 /// Who runs a script.
@@ -46,6 +52,9 @@ pub enum User {
     /// The same, on a host with cgroup version 2 in `mine/session` below the world's cgroup, which the test delegates to
     /// him: nobody may move processes into what is his, himself included, from outside of it.
     Delegated,
+    /// A user of the host who has a systemd, as in a session of his: in a scope of the world's slice there. His home directory
+    /// is /run/world/home.
+    Session(u32),
 }
 
 /// What a command did.
@@ -66,27 +75,42 @@ pub struct Snapshot {
 impl World {
     /// Makes the world, with the runtime under test at `/run/world/bin/tare`.
     pub fn start() -> World {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let cgroup = format!("tare-e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let cgroup = format!("tare-e2e-{}", unique('-'));
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-m", "-n", "-p", "--fork"]);
+        Self::begin(unshare, cgroup, false)
+    }
+
+    /// The same on a host that systemd runs, for callers that have their cgroups made by it: with the host's process numbers,
+    /// which systemd is told, and its sockets. Everything lies in a slice of the world's own.
+    pub fn beside_systemd() -> World {
+        let name = format!("tare_e2e_{}", unique('_'));
+        let mut run = Command::new("systemd-run");
+        run.args(["--scope", "--quiet", "--collect", "--unit", &name, "--slice", &name]);
+        run.args(["--", "unshare", "-m", "-n"]);
+        Self::begin(run, format!("{name}.slice"), true)
+    }
+
+    fn begin(mut unshare: Command, cgroup: String, beside_systemd: bool) -> World {
         let criu = criu_prefix();
         let path = criu.as_ref().map_or_else(|| PATH.to_owned(), |prefix| format!("{}/bin:{PATH}", prefix.display()));
-        let mut holder = Command::new("unshare")
-            .args(["-m", "-n", "-p", "--fork", "--propagation", "private"])
-            .args(["--", "sh", "-c", include_str!("world/world.sh")])
+        let mut holder = unshare
+            .args(["--propagation", "private", "--", "sh", "-c", include_str!("world/world.sh")])
             .env_clear()
             .env("PATH", PATH)
             .env("TARE", crate::under_test())
             .env("CRIU", criu.as_deref().unwrap_or(Path::new("")))
+            .env("KEEP", if beside_systemd { "systemd dbus user" } else { "" })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("start unshare");
+            .unwrap_or_else(|e| panic!("start {}: {e}", unshare.get_program().display()));
         let mut line = String::new();
         BufReader::new(holder.stdout.take().expect("a pipe was asked for"))
             .read_line(&mut line)
             .expect("read from the world's first process");
         let (pid, helper) = line.trim().split_once(' ').expect("the world's set-up failed, see its message above");
-        World { pid: pid.to_owned(), helper: helper.to_owned(), path, holder, cgroup }
+        World { pid: pid.to_owned(), helper: helper.to_owned(), path, holder, cgroup, beside_systemd }
     }
 
     /// Puts a program where the world looks first, under the name it has.
@@ -107,17 +131,28 @@ impl World {
         (outcome.status != Some(0)).then(|| format!("criu does not work on this kernel: {}", outcome.stderr.trim_end()))
     }
 
-    /// The cgroup parent to hand to callers, absolute.
+    /// The cgroup parent to hand to callers: absolute, or the name of a slice.
     pub fn cgroup_parent(&self) -> String {
-        format!("/{}", self.cgroup)
+        if self.beside_systemd { self.cgroup.clone() } else { format!("/{}", self.cgroup) }
+    }
+
+    /// Whether it was made by [`World::beside_systemd`].
+    pub fn is_beside_systemd(&self) -> bool {
+        self.beside_systemd
     }
 
     /// A program to be run inside, in `/run/world`, with a clean environment.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
+        command.args(["-t", &self.pid, "-m", "-n"]);
+        let mut enter = ENTER.to_owned();
+        if self.beside_systemd {
+            enter.insert_str(0, systemd::JOIN);
+        } else {
+            command.arg("-p");
+        }
         command
-            .args(["-t", &self.pid, "-m", "-n", "-p"])
-            .args(["--", "sh", "-c", "cd /run/world && exec \"$@\"", "sh", program])
+            .args(["--", "sh", "-c", &enter, "sh", program])
             .env_clear()
             .env("PATH", &self.path)
             .env("HOME", "/tmp")
@@ -139,17 +174,26 @@ impl World {
         std::thread::spawn(connect).join().expect("it does not panic")
     }
 
-    /// Runs a shell script inside. One that hangs is killed after three minutes, with all of its process group: no row that
-    /// works takes so long, however loaded the machine is.
+    /// Runs a shell script inside. One that hangs is killed, with all of its process group, after three times as long as anything
+    /// may take: no row that works takes so long, however loaded the machine is.
     pub fn sh(&self, user: User, script: &str) -> Outcome {
         let mut command = self.command("timeout");
-        command.args(["-s", "KILL", "180"]);
+        command.args(["-s", "KILL", &(wait::limit() * 3).as_secs().to_string()]);
         if let User::Delegated = user {
             command.args(["sh", "-c", JOIN_DELEGATED, "sh"]);
         }
-        if !matches!(user, User::Root) {
-            command.args(["setpriv", "--reuid=2001", "--regid=2001", "--init-groups", "env"]);
-            command.args(["HOME=/run/world/home", "XDG_RUNTIME_DIR=/run/user/2001"]);
+        let uid = match user {
+            User::Root => None,
+            User::Ordinary | User::Delegated => Some(2001),
+            User::Session(uid) => Some(uid),
+        };
+        if let Some(uid) = uid {
+            command.args(["setpriv", &format!("--reuid={uid}"), &format!("--regid={uid}"), "--init-groups", "env"]);
+            command.args(["HOME=/run/world/home", &format!("XDG_RUNTIME_DIR=/run/user/{uid}")]);
+        }
+        if let User::Session(uid) = user {
+            command.arg(format!("DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{uid}/bus"));
+            command.args(["systemd-run", "--user", "--scope", "--quiet", "--collect", "--slice", &self.cgroup]);
         }
         // Files, since a pipe would be waited for as long as anything that the script left behind has it.
         let [stdout, stderr] =
@@ -183,6 +227,11 @@ impl World {
             // podman's own, which it takes away with its last container, or not.
             .filter(|line| !line.contains(" /run/world/storage/overlay "))
             .map(|line| line.split(' ').skip(2).collect::<Vec<_>>().join(" "))
+            // The flags of cgroup2 are the whole machine's, and criu, maybe of another test, sets them as it likes.
+            .map(|line| match line.split_once(" - cgroup2 ") {
+                Some((mount, _)) => mount.to_owned(),
+                None => line,
+            })
             .collect();
         mounts.sort();
         Snapshot { mounts }
@@ -195,6 +244,9 @@ impl World {
     pub fn finish(mut self, before: &Snapshot, states: &[&str], is_containers: fn(&str) -> bool) -> Vec<String> {
         let mut left = Vec::new();
         left.extend(self.processes_left());
+        if self.beside_systemd {
+            left.extend(self.units_left());
+        }
         let after = self.snapshot();
         for mount in &after.mounts {
             if !before.mounts.contains(mount) {
@@ -215,13 +267,15 @@ impl World {
     /// until there is none; says which do not end.
     fn processes_left(&self) -> Vec<String> {
         let script = format!(
-            "for dir in /proc/[0-9]*; do
-                pid=${{dir#/proc/}}
-                case $pid in 1|{}|$$|$PPID) continue;; esac
+            "for pid in $({}); do
+                dir=/proc/$pid
+                case $pid in {}|{}|$$|$PPID) continue;; esac
                 what=$(tr '\\0' ' ' <$dir/cmdline) 2>/dev/null || continue
                 echo $pid >/run/leaving
                 if timeout 30 pidwait -F /run/leaving || [ ! -e $dir ]; then echo gone; else echo $pid $what; fi
              done",
+            if self.beside_systemd { systemd::PROCESSES } else { "cd /proc && echo [0-9]*" },
+            if self.beside_systemd { &self.pid } else { "1" },
             self.helper
         );
         loop {
@@ -235,8 +289,11 @@ impl World {
 
     fn end(&mut self) {
         // The end of its input is the sign for process 1 to exit, and its exit kills the rest.
-        drop(self.holder.stdin.take());
+        let first_time = self.holder.stdin.take().is_some();
         let _ = self.holder.wait();
+        if first_time && self.beside_systemd {
+            systemd::stop(&self.cgroup);
+        }
     }
 
     /// Removes the world's cgroups; returns those that the runtime ought to have removed.
@@ -264,9 +321,17 @@ impl Drop for World {
 
 const PATH: &str = "/run/world/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+const ENTER: &str = "cd /run/world && exec \"$@\"";
+
 const JOIN_DELEGATED: &str = "session=/sys/fs/cgroup$CG/mine/session
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo $$ >$session/cgroup.procs; fi
 exec \"$@\"";
+
+/// Distinguishes the worlds of all tests, of this process and of others.
+fn unique(separator: char) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{}{separator}{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
 
 /// Whether a program is installed where the world looks for it.
 pub fn has(program: &str) -> bool {

@@ -8,6 +8,13 @@ C="ctr --address /run/world/containerd.sock"
 c() {
 	$C "$@"
 }
+# A container's cgroup, below the world's or in its slice.
+cgroup() {
+	case $CG in
+	/*) echo "$CG/$1" ;;
+	*) echo "$CG:ctr:$1" ;;
+	esac
+}
 # run ID FLAG... box COMMAND...; every container has a cgroup of its own. An ID of - is one that never was: a new container
 # would meet the end of its namesake's shim.
 run() {
@@ -19,7 +26,7 @@ run() {
 		shift
 	done
 	shift
-	c run $R --cgroup "$CG/$id" $flags box:latest "$id" "$@"
+	c run $R --cgroup "$(cgroup "$id")" $flags box:latest "$id" "$@"
 }
 # A container with $up says that it is up by `echo >/up`, which `is_up` waits for.
 up="--mount type=bind,src=/run/world/up,dst=/up,options=rbind:rw"
@@ -81,8 +88,9 @@ pub const ROWS: &[Row] = &[
         "run: limits",
         "cgroup='--mount type=cgroup,src=cgroup,dst=/sys/fs/cgroup,options=ro'
          run - --rm $cgroup --memory-limit 33554432 --cpu-quota 50000 --cpu-period 100000 box sh -c '
-            cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max
-            cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d\" \" -f1 /sys/fs/cgroup/cpu.max'",
+            own=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)
+            cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat $own/memory.max
+            cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d\" \" -f1 $own/cpu.max'",
         "33554432\n50000",
     ),
     row(
@@ -110,11 +118,11 @@ pub const ROWS: &[Row] = &[
         "run: a configuration file",
         "mkdir -p spec && cd spec && rm -f config.json && tare spec
          jq '.process.args = [\"hostname\"] | .process.terminal = false | .hostname = \"given\" | .root.path = \"/run/world/rootfs\"
-            | .linux.cgroupsPath = \"'$CG'/configured\"' config.json >given.json
-         c run --rm $R --config /run/world/spec/given.json configured",
+            | .linux.cgroupsPath = \"'$(cgroup configured)'\"' config.json >given.json
+         c run --rm $R --cgroup $(cgroup configured) --config /run/world/spec/given.json configured",
         "given",
     ),
-    row("run: a terminal", "terminal $C run -t --rm $R --cgroup $CG/terminal box:latest terminal \
+    row("run: a terminal", "terminal $C run -t --rm $R --cgroup $(cgroup terminal) box:latest terminal \
             sh -c '\"tty; until stty size 2>/dev/null | grep .; do :; done\"'", "/dev/pts/0\n33 77"),
     row(
         "exec",
@@ -198,3 +206,49 @@ pub const CHECKPOINT_ROWS: &[Row] = &[row(
          c tasks delete -f three 2>/dev/null || true; c containers delete three",
     "counted on",
 )];
+
+/// With systemd's cgroups, after its own prologue: what containerd, its shim and the runtime tell systemd.
+pub const SYSTEMD_ROWS: &[Row] = &[
+    row(
+        "a scope in the slice, with limits that it and the cgroup have",
+        "run one -d --null-io $up --memory-limit 67108864 --cpu-quota 50000 --cpu-period 100000 box \
+            sh -c 'echo >/up; exec sleep 1000'
+         is_up
+         show ctr-one.scope Slice ActiveState MemoryMax CPUQuotaPerSecUSec | sed s/$CG/slice/
+         cd /sys/fs/cgroup/$CG/ctr-one.scope; cat memory.max cpu.max
+         systemctl daemon-reload; cat memory.max cpu.max",
+        "slice\nactive\n67108864\n500ms\n67108864\n50000 100000\n67108864\n50000 100000",
+    ),
+    row(
+        "exec: beside the container",
+        "c tasks exec -d --exec-id c --fifo-dir /run/world/fifos one sleep 2000
+         for pid in $(c tasks ps one | tail -n +2 | cut -d' ' -f1); do grep -c '/ctr-one.scope$' /proc/$pid/cgroup; done | uniq -c | tr -s ' '",
+        " 2 1",
+    ),
+    row(
+        "metrics of version 2",
+        "c tasks metrics one | awk '$1 == \"pids.current\" || $1 == \"memory.usage_limit\" {print $1, $2}
+            $1 == \"cpu.usage_usec\" || $1 == \"memory.usage\" {print $1, ($2 > 0)}' | sort",
+        "cpu.usage_usec 1\nmemory.usage 1\nmemory.usage_limit 67108864\npids.current 2",
+    ),
+    row(
+        "pause, resume, kill, delete: no unit is left",
+        "c tasks pause one; c tasks ls | awk '$1 == \"one\" {print $3}'; show ctr-one.scope ActiveState
+         c tasks resume one; c tasks ls | awk '$1 == \"one\" {print $3}'
+         c tasks kill -s KILL one
+         until c tasks ls | grep -q 'one.*STOPPED'; do :; done
+         c tasks delete one 2>/dev/null || true; c containers delete one; gone ctr-one.scope",
+        "PAUSED\nactive\nRUNNING\ngone",
+    ),
+    row(
+        "a container that wants more memory is killed, and no unit is left",
+        "run oom --rm --memory-limit 16777216 box tail /dev/zero || echo status $?; gone ctr-oom.scope",
+        "status 137\ngone",
+    ),
+    row(
+        "a path of the other form is refused with the runtime's words",
+        "c run --rm $R --cgroup /a/b box:latest refused true 2>&1 | grep -c 'is not of the form slice:prefix:name'
+         c containers delete refused 2>/dev/null || true; c tasks ls -q | wc -l",
+        "1\n0",
+    ),
+];

@@ -5,6 +5,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::{User, World};
+use crate::wait;
 
 /// A running daemon.
 pub struct Server {
@@ -24,7 +25,7 @@ impl Server {
         let mut child = world
             .command("timeout")
             // No test takes so long: this ends a daemon that does not answer to its end.
-            .args(["-k", "5", "300", "sh", "-c"])
+            .args(["-k", "5", &(wait::limit() * 10).as_secs().to_string(), "sh", "-c"])
             .args(["exec 2>&1; echo $$; exec \"$@\"", "sh"])
             .args(arguments)
             .stdout(Stdio::piped())

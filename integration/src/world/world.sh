@@ -2,14 +2,21 @@
 # of the runtime writes outside its flags' reach (/run, /tmp, /var/lib, /etc, shared memory) lies on tmpfs and goes with the
 # namespace. When all is ready it prints its
 # process id as the host sees it and that of its helper as the world sees it. It ends with its input, and the world with it.
+#
+# KEEP: what of /run stays the host's. With any the host's process numbers stay too: there is no pid namespace.
 set -eu
 read -r pid rest </proc/self/stat
-mount -t tmpfs -o mode=755 world /run
+mount -t tmpfs -o mode=755 world /tmp
+for place in $KEEP; do
+	[ ! -d "/run/$place" ] || { mkdir "/tmp/$place" && mount --rbind "/run/$place" "/tmp/$place"; }
+done
+# Without a record in /run, which it replaces.
+mount -n --move /tmp /run
 mkdir -p /run/world/bin /run/criu /run/lock /run/user /run/etc.upper /run/etc.work
 cp "$TARE" /run/world/bin/tare
 # Callers that look for "runc" by name find the runtime under test too.
 ln -s tare /run/world/bin/runc
-mount -t proc proc /proc
+[ -n "$KEEP" ] || mount -t proc proc /proc
 [ -z "$CRIU" ] || mount --bind "$CRIU" /run/criu
 mount -t overlay -o lowerdir=/etc,upperdir=/run/etc.upper,workdir=/run/etc.work etc /etc
 mount -t tmpfs -o mode=755 world /var/lib

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use integration::world::systemd;
 use integration::{Bundle, Container, Leaks, Runtime, skip, wait};
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Uid};
 use serde_json::{Value, json};
 
 use super::cgroup::directory;
@@ -16,7 +17,7 @@ const WITH_SYSTEMD: &[&str] = &["--systemd-cgroup"];
 
 /// A runtime that lets systemd make the cgroups; none where systemd does not run the host.
 fn with_systemd() -> Option<Runtime> {
-    Path::new("/run/systemd/system").is_dir().then(|| Runtime::from_env().global_flags(WITH_SYSTEMD))
+    systemd::runs_the_host().then(|| Runtime::from_env().global_flags(WITH_SYSTEMD))
 }
 
 macro_rules! with_systemd {
@@ -314,22 +315,14 @@ fn many_are_made_at_once() {
     }
 }
 
-/// An ordinary user with a systemd of its own.
-fn user_with_systemd() -> Option<(User, PathBuf)> {
-    fs::read_dir("/run/user").ok()?.flatten().find_map(|entry| {
-        let uid: u32 = entry.file_name().to_str()?.parse().ok().filter(|&uid| uid != 0)?;
-        let there = fs::symlink_metadata(entry.path().join("systemd/private")).is_ok();
-        Some((User::from_uid(Uid::from_raw(uid)).ok()??, entry.path())).filter(|_| there)
-    })
-}
-
 #[test]
 fn an_ordinary_user_s_container_is_the_user_s_systemd_s() {
     let rt = with_systemd!();
     if is_v1() {
         skip!("the user's systemd has no say over cgroup version 1");
     }
-    let Some((user, runtime_dir)) = user_with_systemd() else { skip!("no ordinary user here has a systemd") };
+    let Some(user) = systemd::user() else { skip!("no ordinary user here has a systemd") };
+    let runtime_dir = format!("/run/user/{}", user.uid);
     let script = "cat /proc/self/cgroup; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max";
     let bundle = with(&rt, &["/bin/sh", "-c", script], json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 44}}))
         .edit(|config| {

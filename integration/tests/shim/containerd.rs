@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use integration::world::ctr::{CHECKPOINT_ROWS, PROLOGUE, ROWS, SETUP};
-use integration::world::{Row, Server, User, World, assert_shown, row, run_rows};
-use integration::{need, report_skip, skip};
+use integration::world::ctr::{CHECKPOINT_ROWS, PROLOGUE, ROWS, SETUP, SYSTEMD_ROWS};
+use integration::world::{Row, Server, User, World, assert_shown, row, run_rows, systemd};
+use integration::{need, need_systemd, report_skip, skip};
 
 use super::held::shim_under_test;
 
@@ -23,6 +23,37 @@ const STATES: &[&str] = &[
 fn containerd_of_this_machine() {
     need!("containerd", "ctr", "umoci");
     containerd(&[]);
+}
+
+/// ctr of containerd 1.x takes no flag of runc's for a shim of another name, but a file of settings.
+#[test]
+fn containerd_with_systemd() {
+    need_systemd!();
+    need!("containerd", "ctr", "umoci");
+    assert_shown("the shim under containerd with systemd", all_with_systemd());
+}
+
+fn all_with_systemd() -> (Vec<String>, String) {
+    let world = World::beside_systemd();
+    world.add_program(&shim_under_test());
+    let prologue = format!(
+        "R='--runtime io.containerd.tare.v2 --runtime-config-path /run/world/shim.toml'\nS=\n{}{PROLOGUE}{MORE}",
+        systemd::PROLOGUE
+    );
+    let before = world.snapshot();
+    let server = start(&world);
+    world.prepare(User::Root, &format!("{prologue}{SETUP}mkfifo go\necho 'SystemdCgroup = true' >shim.toml\n"));
+    let mut failures: Vec<String> = [SYSTEMD_ROWS, OOM_ROWS, BEFORE_ROWS]
+        .iter()
+        .flat_map(|rows| run_rows(&world, User::Root, &prologue, rows))
+        .collect();
+    let mut log = server.kill(&world);
+    failures.extend(run_rows(&world, User::Root, &prologue, WHILE_AWAY_ROWS));
+    let server = start(&world);
+    failures.extend(run_rows(&world, User::Root, &prologue, AFTER_ROWS));
+    log.push_str(&server.stop(&world));
+    failures.extend(world.finish(&before, STATES, |_| true));
+    (failures, log)
 }
 
 #[test]
@@ -190,6 +221,19 @@ const SHIM_CHECKPOINT_ROWS: &[Row] = &[row(
      c tasks kill -s KILL going; until [ $(status_of going) = STOPPED ]; do :; done
      delete going",
     "RUNNING\nstatus 137",
+)];
+
+/// systemd removes the cgroup with its last process, and what counts the kills with it: containerd's own shim hears of them
+/// later than that at times, ours before.
+const OOM_ROWS: &[Row] = &[row(
+    "the event of a container that wants more memory, and no unit is left",
+    "$C events >events & listener=$!
+         i=0; until [ -s events ]; do i=$((i+1)); c namespaces create m$i; done
+         run more --rm --memory-limit 16777216 box tail /dev/zero || echo status $?
+         until grep -aq '/containers/delete.*more' events; do :; done
+         kill $listener
+         grep -ao '/tasks/[^ ]*' events; gone ctr-more.scope",
+    "status 137\n/tasks/create\n/tasks/start\n/tasks/oom\n/tasks/exit\n/tasks/delete\ngone",
 )];
 
 /// What the daemon leaves running when it is killed.

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use integration::cri_client::Cri;
 use integration::shim_client::block_on;
-use integration::world::{Server, User, World, assert_shown};
-use integration::{need, skip, wait};
+use integration::world::{Server, User, World, assert_shown, systemd};
+use integration::{need, need_systemd, skip, wait};
 use tare_proto::cri::*;
 
 use super::held::shim_under_test;
@@ -24,6 +24,19 @@ restrict_oom_score_adj = true
 default_runtime_name = "tare"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tare]
 runtime_type = "io.containerd.tare.v2"
+"#;
+
+/// Besides, where systemd makes the cgroups: the shim's settings in a file, as all of containerd's versions can tell it, and the
+/// runtime under containerd's own shim.
+const SYSTEMD_CONFIG: &str = r#"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tare.options]
+TypeUrl = "runtimeoptions.v1.Options"
+ConfigPath = "/run/world/shim.toml"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+BinaryName = "/run/world/bin/tare"
+SystemdCgroup = true
 "#;
 
 const IMAGE: &str = "docker.io/library/box:latest";
@@ -43,6 +56,7 @@ const STATES: &[&str] = &[
     "/run/world/containerd.state/io.containerd.grpc.v1.cri/sandboxes",
     "/run/world/containerd.state/io.containerd.grpc.v1.cri/containers",
     "/run/containerd/tare/k8s.io",
+    "/run/containerd/runc/k8s.io",
     "/run/containerd/s",
 ];
 
@@ -66,16 +80,24 @@ fn cri_of_another_containerd() {
     cri(&["containerd", "ctr"].map(|name| dir.join(name)));
 }
 
-fn cri(programs: &[PathBuf]) {
-    assert_shown("the shim under the CRI", all(programs));
+#[test]
+fn cri_with_systemd() {
+    need_systemd!();
+    need!("containerd", "ctr", "umoci");
+    let config = format!("{CONFIG}{SYSTEMD_CONFIG}");
+    let shown = all(World::beside_systemd(), &[], &config, &["tare", "runc"]);
+    assert_shown("the CRI with systemd", shown);
 }
 
-fn all(programs: &[PathBuf]) -> (Vec<String>, String) {
-    let world = World::start();
+fn cri(programs: &[PathBuf]) {
+    assert_shown("the shim under the CRI", all(World::start(), programs, CONFIG, &["tare"]));
+}
+
+fn all(world: World, programs: &[PathBuf], config: &str, handlers: &[&str]) -> (Vec<String>, String) {
     world.add_program(&shim_under_test());
     programs.iter().for_each(|program| world.add_program(program));
     let before = world.snapshot();
-    world.prepare(User::Root, &format!("cat >cri.toml <<'END'\n{CONFIG}END\n"));
+    world.prepare(User::Root, &format!("cat >cri.toml <<'END'\n{config}END\necho 'SystemdCgroup = true' >shim.toml"));
     let server = Server::start(
         &world,
         &[
@@ -88,9 +110,11 @@ fn all(programs: &[PathBuf]) -> (Vec<String>, String) {
         "containerd successfully booted",
     );
     world.prepare(User::Root, IMPORT);
-    // A pod that went wrong is still there, so that there is nothing to be said of what it leaves.
-    if let Err(problem) = block_on(pod(&world)) {
-        return (vec![problem], server.log_tail());
+    for handler in handlers {
+        // A pod that went wrong is still there, so that there is nothing to be said of what it leaves.
+        if let Err(problem) = block_on(pod(&world, handler)) {
+            return (vec![format!("{problem} (with {handler})")], server.log_tail());
+        }
     }
     let log = server.stop(&world);
     let failures = world.finish(&before, STATES, |_| true);
@@ -98,13 +122,13 @@ fn all(programs: &[PathBuf]) -> (Vec<String>, String) {
 }
 
 /// The life of a pod with two containers.
-async fn pod(world: &World) -> Result<(), String> {
+async fn pod(world: &World, handler: &str) -> Result<(), String> {
     let cri = Cri::connect(&world.root().join("run/world/containerd.sock")).await?;
     until_known(&cri).await?;
     let config = sandbox_config(world);
     let request = RunPodSandboxRequest {
         config: Some(config.clone()).into(),
-        runtime_handler: "tare".into(),
+        runtime_handler: handler.into(),
         ..Default::default()
     };
     let sandbox = cri.call(request).await?.pod_sandbox_id;
@@ -120,8 +144,10 @@ async fn pod(world: &World) -> Result<(), String> {
     same("the log", lines, BTreeSet::from(["stdout F out", "stderr F err"]))?;
     same("status", status(&cri, &polite).await?, (ContainerState::CONTAINER_RUNNING, 0))?;
     exec_sync(&cri, &polite).await?;
-    resources(&cri, &polite).await?;
-    streams::streams(world, &cri, &sandbox, &config, &polite).await?;
+    resources(world, &cri, &polite).await?;
+    if !world.is_beside_systemd() {
+        streams::streams(world, &cri, &sandbox, &config, &polite).await?;
+    }
 
     cri.call(StopContainerRequest { container_id: polite.clone(), timeout: 60, ..Default::default() }).await?;
     same("status", status(&cri, &polite).await?, (ContainerState::CONTAINER_EXITED, 3))?;
@@ -129,8 +155,14 @@ async fn pod(world: &World) -> Result<(), String> {
     cri.call(StopContainerRequest { container_id: deaf.clone(), timeout: 0, ..Default::default() }).await?;
     same("status", status(&cri, &deaf).await?, (ContainerState::CONTAINER_EXITED, 137))?;
     for container_id in [polite, deaf] {
+        if world.is_beside_systemd() {
+            let gone = format!("S=\n{}gone cri-containerd-{container_id}.scope", systemd::PROLOGUE);
+            same("the unit", world.sh(User::Root, &gone).stdout, "gone\n".to_owned())?;
+        }
         cri.call(RemoveContainerRequest { container_id, ..Default::default() }).await?;
     }
+    // For a pod after this one.
+    world.prepare(User::Root, "rm polite.log deaf.log");
     cri.call(StopPodSandboxRequest { pod_sandbox_id: sandbox.clone(), ..Default::default() }).await?;
     cri.call(RemovePodSandboxRequest { pod_sandbox_id: sandbox, ..Default::default() }).await?;
     Ok(())
@@ -202,7 +234,7 @@ async fn exec_sync(cri: &Cri, id: &str) -> Result<(), String> {
     same("exec", (&done.stdout[..], &done.stderr[..], done.exit_code), (b"hello\n", b"bad\n", 9))
 }
 
-async fn resources(cri: &Cri, id: &str) -> Result<(), String> {
+async fn resources(world: &World, cri: &Cri, id: &str) -> Result<(), String> {
     let stats = cri.call(ContainerStatsRequest { container_id: id.into(), ..Default::default() }).await?.stats;
     let some = stats.memory.working_set_bytes.value > 0 && stats.cpu.usage_core_nano_seconds.value > 0;
     same("statistics of memory and processor", some, true)?;
@@ -210,9 +242,23 @@ async fn resources(cri: &Cri, id: &str) -> Result<(), String> {
     let update =
         UpdateContainerResourcesRequest { container_id: id.into(), linux: Some(limit).into(), ..Default::default() };
     let read = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max";
+    unit(world, id, "loaded\nCG\n67108864\n")?;
     same("the memory limit", exec(cri, id, &["sh", "-c", read]).await?.stdout, b"67108864\n".to_vec())?;
     cri.call(update).await?;
+    unit(world, id, "loaded\nCG\n33554432\n")?;
     same("the new memory limit", exec(cri, id, &["sh", "-c", read]).await?.stdout, b"33554432\n".to_vec())
+}
+
+/// What systemd, where it makes the cgroups, says of a container's unit: whether it is there, where, and its memory's limit.
+fn unit(world: &World, id: &str, expected: &str) -> Result<(), String> {
+    if !world.is_beside_systemd() {
+        return Ok(());
+    }
+    let script = format!(
+        "for name in LoadState Slice MemoryMax; do systemctl show -p $name --value cri-containerd-{id}.scope; done"
+    );
+    let shown = world.sh(User::Root, &script).stdout.replace(&world.cgroup_parent(), "CG");
+    same("the container's unit", shown.as_str(), expected)
 }
 
 async fn status(cri: &Cri, id: &str) -> Result<(ContainerState, i32), String> {
@@ -222,10 +268,10 @@ async fn status(cri: &Cri, id: &str) -> Result<(ContainerState, i32), String> {
 
 /// The parents of the containers' first processes: how many each has, and its name, of which the kernel knows 15 bytes.
 fn parents(world: &World) -> String {
-    let script = "cat /proc/[0-9]*/status 2>/dev/null |
+    let script = "for pid in $(PROCESSES); do cat /proc/$pid/status 2>/dev/null; done |
         awk '/^PPid:/ {parent = $2} /^NSpid:/ && NF == 3 && $3 == 1 {print parent}' | sort | uniq -c |
         while read -r count pid; do echo $count $(cat /proc/$pid/comm); done";
-    world.sh(User::Root, script).stdout
+    world.sh(User::Root, &script.replace("PROCESSES", systemd::PROCESSES)).stdout
 }
 
 fn sandbox_config(world: &World) -> PodSandboxConfig {

@@ -6,3 +6,4 @@ mod ctr;
 mod dockerd;
 mod podman;
 mod rootless;
+mod systemd;
