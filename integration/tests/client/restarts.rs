@@ -1,8 +1,11 @@
 //! `--restart` policies, and `boot`.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
-use integration::wait;
+use integration::world::systemd;
+use integration::{skip, wait};
 use nix::sys::signal::{Signal, kill};
 
 use crate::harness::{BUSYBOX, World, until_gone};
@@ -92,22 +95,10 @@ fn a_boot_brings_back_what_should_run() {
     }
     world.ok(&["create", "--name", "never", "--restart", "always", BUSYBOX, "sleep", "1000"]);
     world.ok(&["stop", "-t", "0", "stopped"]);
-    // As a boot leaves it: no process, no mount, nothing below /run.
     for name in ["no", "always", "unless"] {
-        let id = world.ok(&["inspect", "-f", "{{.Id}}", name]);
-        let pid = nix::unistd::Pid::from_raw(world.field(name, ".State.Pid").parse().unwrap());
-        let shim = world.shim(&id);
-        kill(shim, Signal::SIGKILL).unwrap();
-        until_gone(shim);
-        kill(pid, Signal::SIGKILL).unwrap();
-        until_gone(pid);
-        nix::mount::umount(&world.run.join("containers").join(&id).join("bundle/rootfs")).unwrap();
-        nix::mount::umount(&world.run.join("netns").join(&id)).unwrap();
+        end(&world, name);
     }
-    world.kill_store();
-    world.until_no_veth();
-    fs::remove_dir_all(&world.run).unwrap();
-    world.sweep_cgroups();
+    sweep(&world);
     // Before `boot`, commands tell what is so, and start nothing.
     assert_eq!(world.field("always", ".State.Status"), "exited");
     assert_eq!(world.field("no", ".State.ExitCode"), "255");
@@ -119,4 +110,115 @@ fn a_boot_brings_back_what_should_run() {
     assert_eq!(world.ok(&["exec", "always", "echo", "up"]), "up");
     // A second time there is nothing to do.
     world.ok(&["boot"]);
+}
+
+/// The unit that `integration/install` puts in place, under the systemd of the host, which has no network of the test's own.
+#[test]
+fn systemd_brings_back_what_should_run() {
+    if !systemd::runs_the_host() {
+        skip!("this host is not run by systemd (integration/vm has one that is)");
+    }
+    let world = World::new();
+    for (name, policy) in [("no", "no"), ("always", "always"), ("unless", "unless-stopped")] {
+        world.ok(&["run", "-d", "--name", name, "--network", "none", "--restart", policy, BUSYBOX, "sleep", "1000"]);
+    }
+    for name in ["no", "always", "unless"] {
+        end(&world, name);
+    }
+    sweep(&world);
+    let unit = Unit::installed(&world);
+    systemctl(&["start", &unit.name]);
+    assert_eq!(unit.property("ActiveState"), "active");
+    let running = || {
+        let mut running: Vec<String> = world.ok(&["ps", "--format", "{{.Names}}"]).lines().map(str::to_owned).collect();
+        running.sort_unstable();
+        running
+    };
+    assert_eq!(running(), ["always", "unless"]);
+    let pid = world.field("always", ".State.Pid");
+    assert_eq!(world.ok(&["exec", "always", "echo", "up"]), "up");
+    // What it started outlives it, and it may be started again.
+    systemctl(&["stop", &unit.name]);
+    systemctl(&["restart", &unit.name]);
+    assert_eq!(unit.property("Result"), "success");
+    assert_eq!(running(), ["always", "unless"]);
+    assert_eq!(world.field("always", ".State.Pid"), pid);
+    assert_eq!(world.ok(&["exec", "always", "echo", "still up"]), "still up");
+    // As an administrator has it done at each boot.
+    systemctl(&["enable", "--runtime", &unit.name]);
+    let wanted = systemctl(&["show", "-p", "Wants", "--value", "multi-user.target"]);
+    assert!(wanted.split_whitespace().any(|it| it == unit.name), "{wanted}");
+}
+
+/// The client's unit, until the test ends.
+struct Unit {
+    name: String,
+}
+
+impl Unit {
+    fn installed(world: &World) -> Self {
+        let name = format!("tarectl-{}.service", world.tag);
+        let text = include_str!("../../../client/systemd/tarectl.service");
+        let command = world.command(&[]);
+        let tarectl = command.get_args().last().map(Path::new).expect("the program");
+        let text = text.replace("@bindir@", tarectl.parent().unwrap().to_str().unwrap());
+        let unit = Self { name };
+        fs::write(unit.path(), text).unwrap();
+        let environment: String = world
+            .environment()
+            .iter()
+            .map(|(name, value)| format!("Environment=\"{name}={}\"\n", value.display()))
+            .collect();
+        let more = format!("{}.d", unit.path());
+        fs::create_dir(&more).unwrap();
+        fs::write(format!("{more}/world.conf"), format!("[Service]\n{environment}")).unwrap();
+        systemctl(&["daemon-reload"]);
+        unit
+    }
+
+    fn path(&self) -> String {
+        format!("/run/systemd/system/{}", self.name)
+    }
+
+    fn property(&self, name: &str) -> String {
+        systemctl(&["show", "-p", name, "--value", &self.name]).trim_end().to_owned()
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        let _ = Command::new("systemctl").args(["disable", "--runtime", &self.name]).output();
+        let _ = Command::new("systemctl").args(["stop", &self.name]).output();
+        let _ = fs::remove_file(self.path());
+        let _ = fs::remove_dir_all(format!("{}.d", self.path()));
+        let _ = Command::new("systemctl").arg("daemon-reload").output();
+    }
+}
+
+#[track_caller]
+fn systemctl(args: &[&str]) -> String {
+    let out = Command::new("systemctl").args(args).output().expect("systemctl runs");
+    assert!(out.status.success(), "systemctl {args:?}: {out:?}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Ends a container and its shim, and takes its root and its network away, as a boot does.
+fn end(world: &World, name: &str) {
+    let id = world.ok(&["inspect", "-f", "{{.Id}}", name]);
+    let pid = nix::unistd::Pid::from_raw(world.field(name, ".State.Pid").parse().unwrap());
+    let shim = world.shim(&id);
+    kill(shim, Signal::SIGKILL).unwrap();
+    until_gone(shim);
+    kill(pid, Signal::SIGKILL).unwrap();
+    until_gone(pid);
+    nix::mount::umount(&world.run.join("containers").join(&id).join("bundle/rootfs")).unwrap();
+    nix::mount::umount(&world.run.join("netns").join(&id)).unwrap();
+}
+
+/// The rest of what a boot does: no store, nothing below /run, no cgroup.
+fn sweep(world: &World) {
+    world.kill_store();
+    world.until_no_veth();
+    fs::remove_dir_all(&world.run).unwrap();
+    world.sweep_cgroups();
 }
