@@ -178,8 +178,8 @@ impl Visit for Line {
     }
 }
 
-/// A time as RFC 3339 has it, in UTC.
-struct Stamp(SystemTime);
+/// A time as RFC 3339 has it, in UTC, with nine digits of a second.
+pub(crate) struct Stamp(pub(crate) SystemTime);
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

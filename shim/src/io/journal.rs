@@ -18,10 +18,10 @@ use std::cell::{Cell, RefCell};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -38,6 +38,7 @@ use tracing::warn;
 use super::copy::Turn;
 use super::target::{JournalTarget, Stream};
 use crate::error::{Context, Result};
+use crate::log::Stamp;
 
 /// What passes through memory at once, and the longest record's text.
 const CHUNK: usize = 16 << 10;
@@ -52,6 +53,8 @@ pub(super) struct Journal {
     target: JournalTarget,
     file: RefCell<File>,
     size: Cell<u64>,
+    /// The last write ended within a record.
+    torn: Cell<bool>,
     /// Said once for each time that it begins.
     failing: Cell<bool>,
     clients: RefCell<Vec<Rc<UnixStream>>>,
@@ -69,6 +72,7 @@ impl Journal {
             target: target.clone(),
             file: RefCell::new(file),
             size: Cell::new(size),
+            torn: Cell::new(false),
             failing: Cell::new(false),
             clients: RefCell::default(),
             watched: Sender::new(!target.wait),
@@ -151,13 +155,8 @@ impl Journal {
         }
         let limit = self.target.max_size;
         let full = limit > 0 && self.size.get() > 0 && self.size.get() + records.len() as u64 > limit;
-        let written =
-            if full { self.rotate() } else { Ok(()) }.and_then(|()| self.file.borrow_mut().write_all(records));
-        match written {
-            Ok(()) => {
-                self.size.set(self.size.get() + records.len() as u64);
-                self.failing.set(false);
-            }
+        match if full { self.rotate() } else { Ok(()) }.and_then(|()| self.write(records)) {
+            Ok(()) => self.failing.set(false),
             Err(error) if !self.failing.replace(true) => {
                 warn!(
                     "write the log {}: {error}; output is not logged until it works again",
@@ -168,21 +167,48 @@ impl Journal {
         }
     }
 
+    fn write(&self, records: &[u8]) -> io::Result<()> {
+        let mut file = self.file.borrow_mut();
+        if self.torn.get() {
+            // The half stays one broken line, and takes no other with it.
+            file.write_all(b"\n")?;
+            self.size.set(self.size.get() + 1);
+            self.torn.set(false);
+        }
+        let written = file.write_all(records);
+        match (&written, file.metadata()) {
+            (Err(_), Ok(now)) => {
+                self.torn.set(now.len() > self.size.get());
+                self.size.set(now.len());
+            }
+            _ => self.size.set(self.size.get() + records.len() as u64),
+        }
+        written
+    }
+
     /// Begins a new file. Those before it move on by one, and the oldest goes.
     fn rotate(&self) -> io::Result<()> {
-        let path = &self.target.path;
-        for number in (1..self.target.max_files).rev() {
-            match fs::rename(numbered(path, number - 1), numbered(path, number)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        if self.target.max_files <= 1 {
+        let (path, files) = (&self.target.path, self.target.max_files);
+        if files <= 1 {
             self.file.borrow().set_len(0)?;
         } else {
-            *self.file.borrow_mut() = open_log(path)?.0;
+            let there = |done: io::Result<()>| match done {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                done => done,
+            };
+            there(fs::remove_file(numbered(path, files - 1)))?;
+            // Before anything moves: without room for it each try would push another log out.
+            let mut new = path.as_os_str().to_owned();
+            new.push(".new");
+            let (file, _) = open_log(Path::new(&new))?;
+            for number in (1..files).rev() {
+                there(fs::rename(numbered(path, number - 1), numbered(path, number)))?;
+            }
+            fs::rename(&new, path)?;
+            *self.file.borrow_mut() = file;
         }
         self.size.set(0);
+        self.torn.set(false);
         Ok(())
     }
 
@@ -299,10 +325,14 @@ fn open_log(path: &Path) -> io::Result<(File, u64)> {
         .append(true)
         .create(true)
         .mode(0o640)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY)
+        // A fifo's reader is not waited for: nobody else would be served.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK)
         .open(path)?;
-    let size = file.metadata()?.len();
-    Ok((file, size))
+    let about = file.metadata()?;
+    if !about.is_file() && !about.file_type().is_char_device() {
+        return Err(io::Error::other("it is neither a file nor a device"));
+    }
+    Ok((file, about.len()))
 }
 
 fn numbered(path: &Path, number: u32) -> PathBuf {
@@ -334,8 +364,7 @@ fn record(line: &[u8], stream: Stream) -> Vec<u8> {
         stream: &'a str,
         time: &'a str,
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (log, stream, time) = (String::from_utf8_lossy(line), stream.to_string(), timestamp(now));
+    let (log, stream, time) = (String::from_utf8_lossy(line), stream.to_string(), timestamp(SystemTime::now()));
     let record = Record { log: &log, stream: &stream, time: &time };
     let mut bytes = serde_json::to_vec(&record).unwrap_or_default();
     bytes.push(b'\n');
@@ -343,26 +372,15 @@ fn record(line: &[u8], stream: Stream) -> Vec<u8> {
 }
 
 /// As RFC 3339 has it, in UTC, with as many digits as say something.
-fn timestamp(since_epoch: Duration) -> String {
-    let seconds = since_epoch.as_secs();
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Years that begin in March end with the leap day; 1970-01-01 is day 719,468 of them (proleptic Gregorian calendar).
-    let day = days + 719_468;
-    let (era, of_era) = (day / 146_097, day % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let date = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    let fraction = format!(".{:09}", since_epoch.subsec_nanos());
-    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
-    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+fn timestamp(at: SystemTime) -> String {
+    let text = Stamp(at).to_string();
+    format!("{}Z", text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.'))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     #[test]
@@ -375,7 +393,7 @@ mod tests {
             (1_798_761_599, 1_000, "2026-12-31T23:59:59.000001Z"),
             (4_107_542_400, 0, "2100-03-01T00:00:00Z"),
         ] {
-            assert_eq!(timestamp(Duration::new(seconds, nanoseconds)), expected);
+            assert_eq!(timestamp(UNIX_EPOCH + Duration::new(seconds, nanoseconds)), expected);
         }
     }
 

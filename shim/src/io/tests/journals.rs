@@ -232,3 +232,78 @@ fn a_log_that_cannot_be_written_does_not_stop_the_process() {
         assert!(refused.message.starts_with("open the log "), "{refused}");
     });
 }
+
+/// A tmpfs with this much room, in a mount namespace that only the test sees.
+fn in_little_room(limits: &str, test: impl AsyncFnOnce(&Path) + Send) {
+    crate::testing::in_own_mounts(|directory| {
+        let small = directory.join("small");
+        fs::create_dir(&small).unwrap();
+        nix::mount::mount(Some("test"), &small, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(limits)).unwrap();
+        run(test(&small));
+    });
+}
+
+#[test]
+fn logs_stay_when_a_new_one_cannot_be_made() {
+    // The directory, three logs and `taken`.
+    in_little_room("nr_inodes=5", async |small| {
+        let log = |number: u32| small.join(if number == 0 { "log".to_owned() } else { format!("log.{number}") });
+        let uri = format!("json-file://{}?max-size=1k&max-file=3", log(0).display());
+        let (mut io, mut child) = open(&Client::outputs(&uri, "")).await.unwrap();
+        io.start().unwrap();
+        let out = stdout(&mut child);
+        let fill = async |text: &str| {
+            out.write(format!("{}\n", text.repeat(900))).await;
+            settle().await;
+        };
+        fill("1").await;
+        fill("2").await;
+        fs::write(small.join("taken"), "").unwrap();
+        fs::write(small.join("taken too"), "").unwrap();
+        for _ in 0..3 {
+            fill("x").await;
+        }
+        let first = |number: u32| records(log(number))[0].0.chars().next().unwrap();
+        assert_eq!((first(1), first(0)), ('1', '2'));
+        fs::remove_file(small.join("taken")).unwrap();
+        fill("3").await;
+        assert_eq!((first(2), first(1), first(0)), ('1', '2', '3'));
+        drop(out);
+        io.drained().await;
+        io.close().await;
+    });
+}
+
+#[test]
+fn what_follows_half_a_record_is_whole() {
+    in_little_room("size=16k", async |small| {
+        let (log, filler) = (small.join("log"), small.join("filler"));
+        let (mut io, mut child) = open(&Client::outputs(format!("json-file://{}", log.display()), "")).await.unwrap();
+        io.start().unwrap();
+        let out = stdout(&mut child);
+        fs::write(&filler, [0; 3 * 4096]).unwrap();
+        out.write(format!("{}\n", "x".repeat(6000))).await;
+        settle().await;
+        assert_eq!(fs::metadata(&log).unwrap().len(), 4096, "half of it");
+        fs::remove_file(&filler).unwrap();
+        out.write("after\n").await;
+        drop(out);
+        io.drained().await;
+        io.close().await;
+        let text = fs::read_to_string(&log).unwrap();
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).expect("a record of its own");
+        assert_eq!(last["log"], "after\n");
+    });
+}
+
+#[test]
+fn what_is_no_file_is_no_log() {
+    run(async {
+        let client = Client::new();
+        // Whoever opened it for writing would wait for a reader.
+        for path in [client.path("stdin"), client.directory.path().to_owned()] {
+            let refused = refused(&Client::outputs(format!("json-file://{}", path.display()), "")).await;
+            assert!(refused.message.starts_with(&format!("open the log {}: ", path.display())), "{refused}");
+        }
+    });
+}
