@@ -72,6 +72,7 @@ struct Sandbox {
 
 fn create(shim: &Shim, request: CreateSandboxRequest) -> Result<()> {
     plain_name(&request.sandbox_id)?;
+    shim.stays()?;
     if !shim.sandbox.is_empty() {
         return Err(Error::new(Kind::AlreadyExists, "this shim has a sandbox already: a pod has a shim of its own"));
     }

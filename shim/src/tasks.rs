@@ -14,7 +14,7 @@
 //! create is published before the exit is watched, start before the phase leaves `Starting` (an exit waits for that), every
 //! exec's exit before the first process's, and delete after the exit.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::pin::Pin;
@@ -59,6 +59,8 @@ pub struct Shim {
     reserved: RefCell<HashSet<String>>,
     changed: Notify,
     over: Notify,
+    /// That it ends is decided; what came now would be left behind.
+    ending: Cell<bool>,
 }
 
 impl Shim {
@@ -73,6 +75,7 @@ impl Shim {
             reserved: RefCell::default(),
             changed: Notify::new(),
             over: Notify::new(),
+            ending: Cell::new(false),
         }
     }
 
@@ -89,12 +92,18 @@ impl Shim {
 
     /// Keeps the name for a container that is being made, until the result is dropped.
     pub fn reserve(self: &Rc<Self>, id: &str) -> Result<Reserved> {
+        self.stays()?;
         let taken = self.containers.borrow().contains_key(id) || !self.reserved.borrow_mut().insert(id.to_owned());
         if taken {
             return Err(Error::new(Kind::AlreadyExists, format!("container {id} already exists: delete it first")));
         }
         self.changed.notify_one();
         Ok(Reserved { shim: self.clone(), id: id.to_owned() })
+    }
+
+    /// Refuses what is to be held by a shim that is about to end.
+    pub fn stays(&self) -> Result<()> {
+        if self.ending.get() { Err(over()) } else { Ok(()) }
     }
 
     /// Makes the container known.
@@ -122,6 +131,7 @@ impl Shim {
     /// Ends the shim, unless it holds something.
     pub fn shutdown(&self) {
         if self.is_empty() {
+            self.ending.set(true);
             self.over.notify_one();
         }
     }
@@ -135,14 +145,13 @@ impl Shim {
     }
 
     /// Resolves when the shim is over: told to end, or empty for a while.
-    async fn over(&self) {
-        let idle =
-            std::env::var(IDLE_VARIABLE).ok().and_then(|text| text.parse().ok()).map_or(IDLE, Duration::from_secs);
+    async fn over(&self, idle: Duration) {
         let empty_for_long = async {
             loop {
                 let wait = if self.is_empty() { idle } else { Duration::MAX };
                 if tokio::time::timeout(wait, self.changed.notified()).await.is_err() && self.is_empty() {
                     tracing::info!("no container for {} s: the shim ends", idle.as_secs());
+                    self.ending.set(true);
                     return;
                 }
             }
@@ -172,6 +181,10 @@ impl Shim {
         }
         text
     }
+}
+
+fn over() -> Error {
+    Error::internal("the shim is about to end: start another")
 }
 
 /// A name that nobody else can take.
@@ -216,7 +229,6 @@ impl Tasks {
                 let _ = reply.send(flow.await);
             });
         });
-        let over = || Error::internal("the shim is about to end");
         self.jobs.send(job).map_err(|_| over())?;
         let answer = answer.await.map_err(|_| over())?;
         // Held until here: dropped earlier, with this future, it says that nobody waits.
@@ -261,7 +273,11 @@ pub fn spawn(config: Config, publisher: Publisher, children: Rc<Children>) -> (T
     });
     let reaper = shim.clone();
     tokio::task::spawn_local(async move { reaper.children.reap_at_signals().await });
-    (Tasks { jobs }, async move { shim.over().await })
+    (Tasks { jobs }, async move { shim.over(idle()).await })
+}
+
+fn idle() -> Duration {
+    std::env::var(IDLE_VARIABLE).ok().and_then(|text| text.parse().ok()).map_or(IDLE, Duration::from_secs)
 }
 
 /// A name as it may appear in a path: that of a container or an exec.
@@ -273,4 +289,46 @@ pub fn plain_name(name: &str) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{Daemon, PublisherConfig};
+
+    fn shim() -> Rc<Shim> {
+        let config = Config {
+            namespace: "ns".into(),
+            id: "first".into(),
+            address: String::new(),
+            ttrpc_address: String::new(),
+            publish_binary: "".into(),
+            debug: false,
+            bundle: "/".into(),
+            socket: "/".into(),
+        };
+        let nobody = PublisherConfig { daemon: Daemon::Nobody, namespace: "ns".into() };
+        let children = Rc::<Children>::default();
+        Rc::new(Shim::new(config, Publisher::new(nobody, children.clone()), children))
+    }
+
+    #[test]
+    fn a_shim_that_ends_takes_no_container() {
+        let shim = shim();
+        let held = shim.reserve("a").unwrap();
+        shim.shutdown();
+        shim.reserve("b").expect("it holds something and stays");
+        drop(held);
+        shim.shutdown();
+        let error = shim.reserve("c").unwrap_err();
+        assert!(error.message.starts_with("the shim is about to end"), "{error}");
+    }
+
+    #[test]
+    fn nor_does_one_that_ends_because_it_was_empty_for_long() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let shim = shim();
+        runtime.block_on(shim.over(Duration::from_millis(1)));
+        assert!(shim.reserve("a").is_err());
+    }
 }
