@@ -101,27 +101,22 @@ async fn make(shim: &Rc<Shim>, container: &Container, given_up: GivenUp) -> Resu
         }
         container.runtime.create(&container.id, &pid_file, &flags, streams.for_runtime()).await?;
         streams.connect(shim, &container.init).await?;
-        read_pid(&pid_file)
+        began(shim, container, read_pid(&pid_file)?)
     };
     let made = tokio::select! {
         made = made => made,
         () = given_up => Err(Error::new(Kind::DeadlineExceeded, format!("create {}: the client gave up", container.id))),
     };
-    match made {
-        Ok(pid) => began(shim, container, pid),
-        Err(error) => {
-            let force = container.runtime.delete_force(&container.id);
-            match tokio::time::timeout(CLEAN_UP, force).await {
-                Ok(Ok(())) => {}
-                Ok(Err(second)) => tracing::warn!("clean up after a failed create of {}: {second}", container.id),
-                Err(_) => {
-                    tracing::warn!("clean up after a failed create of {}: the runtime takes too long", container.id)
-                }
-            }
-            container.init.close_streams(&shim.children).await;
-            Err(error)
+    if made.is_err() {
+        let force = container.runtime.delete_force(&container.id);
+        match tokio::time::timeout(CLEAN_UP, force).await {
+            Ok(Ok(())) => {}
+            Ok(Err(second)) => tracing::warn!("clean up after a failed create of {}: {second}", container.id),
+            Err(_) => tracing::warn!("clean up after a failed create of {}: the runtime takes too long", container.id),
         }
+        container.init.close_streams(&shim.children).await;
     }
+    made
 }
 
 /// Notes the first process; its end is kept for [`watch`].

@@ -113,9 +113,11 @@ impl Process {
         self.phase.set(Phase::Starting);
     }
 
-    /// The start has ended like this.
+    /// The start has ended like this. An end that was told while it was under way stays.
     pub fn settle(&self, phase: Phase) {
-        self.phase.set(phase);
+        if self.phase.get() != Phase::Stopped {
+            self.phase.set(phase);
+        }
         self.settled.notify_waiters();
     }
 
@@ -184,4 +186,18 @@ impl Process {
 pub async fn exited(mut exits: watch::Receiver<Option<Exit>>) -> Result<Exit> {
     let exit = exits.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
     exit.ok_or_else(|| Error::not_found("the process was deleted before it ended"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_stays_when_the_start_returns_after_it() {
+        let process = Process::new("late".into(), Stdio::default(), Vec::new());
+        process.starting();
+        process.stop(Exit { status: 5, at: std::time::SystemTime::now() });
+        process.settle(Phase::Running);
+        assert_eq!(process.phase(), Phase::Stopped);
+    }
 }

@@ -55,6 +55,10 @@ async fn start_init(shim: &Rc<Shim>, container: &Rc<Container>, given_up: GivenU
         init.settle(Phase::Created);
         return Err(error);
     }
+    if init.phase() == Phase::Stopped {
+        // The runtime took so long that its end was told before: a start after that would be of a container that runs.
+        return Ok(init.pid());
+    }
     shim.publish(
         "/tasks/start",
         &TaskStart { container_id: container.id.clone(), pid: init.pid(), ..Default::default() },

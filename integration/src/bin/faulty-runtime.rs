@@ -14,8 +14,10 @@
 //! create chatter 4194304      so many bytes on standard error first, then does it
 //! create chatter-error 100000 an error sentence of so many bytes
 //! create no-pid               does it, then empties the pid file
+//! create wrong-pid            does it, then writes a number into the pid file that no process has
 //! create hold                 does it, and leaves a process that holds the standard streams open for a minute
 //! create wait FILE            waits until FILE exists, then does it
+//! create late 11              does it, and returns that many seconds later
 //! ```
 #![allow(clippy::disallowed_methods)]
 
@@ -26,6 +28,7 @@ use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
@@ -56,13 +59,8 @@ fn main() -> ExitCode {
             }
             code(real(&arguments))
         }
-        "no-pid" => {
-            let status = real(&arguments);
-            if let Some(file) = value_of(&arguments, "--pid-file") {
-                fs::write(file, "").expect("empty the pid file");
-            }
-            code(status)
-        }
+        "no-pid" => after_pid(&arguments, ""),
+        "wrong-pid" => after_pid(&arguments, "4194305"),
         "hold" => {
             let status = real(&arguments);
             leave_a_process();
@@ -71,6 +69,11 @@ fn main() -> ExitCode {
         "wait" => {
             integration::wait::file(Path::new(argument), |_| true);
             code(real(&arguments))
+        }
+        "late" => {
+            let status = real(&arguments);
+            std::thread::sleep(Duration::from_secs(argument.parse().expect("seconds")));
+            code(status)
         }
         "" => code(real(&arguments)),
         other => panic!("no fault is called {other}"),
@@ -94,6 +97,15 @@ fn value_of(arguments: &[OsString], flag: &str) -> Option<OsString> {
 fn real(arguments: &[OsString]) -> ExitStatus {
     let binary = env::var_os("REAL").or_else(|| env::var_os("TARE_BIN")).unwrap_or_else(|| "tare".into());
     Command::new(binary).args(arguments).status().expect("start the real runtime")
+}
+
+/// Does it, and puts this where the process id was.
+fn after_pid(arguments: &[OsString], text: &str) -> ExitCode {
+    let status = real(arguments);
+    if let Some(file) = value_of(arguments, "--pid-file") {
+        fs::write(file, text).expect("change the pid file");
+    }
+    code(status)
 }
 
 /// It outlives us and is reaped by whoever inherits it.

@@ -37,6 +37,7 @@ fn a_runtime_that_fails_is_quoted() {
         ("create signal 9", Code::INTERNAL, "the runtime's create was killed by signal 9"),
         ("create after-signal 9", Code::INTERNAL, "the runtime's create was killed by signal 9"),
         ("create no-pid", Code::INTERNAL, "the runtime wrote no process id into"),
+        ("create wrong-pid", Code::INTERNAL, "watch the process 4194305 that the runtime started"),
         ("create garbage", Code::INTERNAL, "the runtime's create ended with status 1 and said nothing"),
     ] {
         block_on(async {
@@ -130,6 +131,19 @@ fn while_a_runtime_hangs_others_are_served_and_the_client_may_give_up() {
         }
         held.shim.start(&held.id, "").await.unwrap();
         held.kill_and_delete().await;
+        held.end().await;
+    });
+}
+
+#[test]
+fn a_start_that_returns_long_after_the_end_starts_nothing() {
+    block_on(async {
+        let mut held = Plan::of(&["/bin/sh", "-c", "exit 5"]).faults("start late 12").hold().await;
+        held.run().await;
+        assert_eq!(held.shim.state(&held.id, "").await.unwrap().status, Status::STOPPED.into());
+        assert_eq!(held.shim.delete(&held.id, "").await.unwrap().exit_status, 5);
+        let told = held.told("delete").await;
+        assert_eq!(told.len(), 3, "create, exit and delete: {told:?}");
         held.end().await;
     });
 }
