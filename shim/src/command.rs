@@ -1,4 +1,4 @@
-//! Runs a program to its end before tokio is there, for what a daemon waits for: within a time, its output in memory.
+//! Runs a program to its end while nothing else can go on: within a time, its output in memory.
 
 use std::fs::File;
 use std::io::{Read, Seek};

@@ -14,6 +14,7 @@
 //! shim that died.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -118,7 +119,10 @@ impl Options {
         let (text, place) = if options.config_path.is_empty() {
             (options.config_body.as_slice(), "config_body")
         } else {
-            read = fs::read(&options.config_path)
+            let mut text = Vec::new();
+            read = fs::File::open(&options.config_path)
+                .and_then(|file| file.take(CONFIG_LIMIT as u64 + 1).read_to_end(&mut text))
+                .map(|_| text)
                 .context(|| format!("read the runtime's options {}", options.config_path));
             // That file is the administrator's: its absence is a wrong request, not a container that is gone.
             let read = read.as_ref().map_err(|error| Error::invalid(error.message.clone()))?;
@@ -228,6 +232,11 @@ mod tests {
         let options =
             runtimeoptions::Options { config_path: path.to_string_lossy().into_owned(), ..Default::default() };
         assert!(Options::from_any(Some(&pack(&options).unwrap())).unwrap().no_pivot_root);
+        fs::remove_file(&path).unwrap();
+        // Without end: it is not read to there.
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let error = Options::from_any(Some(&pack(&options).unwrap())).unwrap_err();
+        assert!(error.message.contains("longer than 1048576 bytes"), "{error}");
         fs::remove_file(&path).unwrap();
         let error = Options::from_any(Some(&pack(&options).unwrap())).unwrap_err();
         assert_eq!(error.kind, crate::error::Kind::InvalidArgument);

@@ -1,18 +1,17 @@
 //! File systems that a program serves, which another program mounts.
 
-use std::fs::File;
-use std::io::{Read, Seek};
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
-
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::process::Command;
+use std::time::Duration;
 
 use super::Mount;
-use crate::error::{Context, Error, Result};
+use crate::command;
+use crate::error::{Error, Result};
 
 /// How much of what it says is repeated.
-const SAID: u64 = 4096;
+const SAID: usize = 4096;
+/// Nothing else is served meanwhile.
+const WITHIN: Duration = Duration::from_secs(60);
 
 /// The program that mounts this type, and the type it is told: `fuse3.fuse-overlayfs` is `mount.fuse3 … -t fuse-overlayfs`.
 pub(super) fn program(kind: &str) -> Option<(&'static str, &str)> {
@@ -27,21 +26,20 @@ pub(super) fn program(kind: &str) -> Option<(&'static str, &str)> {
 /// Runs it until it has mounted; what serves the file system goes on by itself.
 pub(super) fn mount(mount: &Mount, target: &Path) -> Result<()> {
     let Some((program, kind)) = program(&mount.kind) else { return Ok(()) };
-    let what = || format!("run {program} to mount {} on {}", mount.kind, target.display());
-    // A file, not a pipe: what goes on serving may hold it open for as long as the container lives.
-    let mut said = File::from(memfd_create(c"said", MFdFlags::MFD_CLOEXEC).context(what)?);
-    let copy = || said.try_clone().map(OwnedFd::from).map(Stdio::from);
+    let what = || format!("mount {} on {} with {program}", mount.kind, target.display());
     let mut command = Command::new(program);
     command.arg(&mount.source).arg(target);
     for option in &mount.options {
         command.arg("-o").arg(option);
     }
-    command.arg("-t").arg(kind).stdin(Stdio::null()).stdout(copy().context(what)?).stderr(copy().context(what)?);
-    let status = command.status().context(what)?;
-    if status.success() {
+    command.arg("-t").arg(kind);
+    // Whatever the failure is: that a program is missing does not mean that the container is.
+    let output = command::run(&mut command, WITHIN).map_err(|error| Error::internal(format!("{}: {error}", what())))?;
+    if output.status.success() {
         return Ok(());
     }
-    let mut text = Vec::new();
-    said.rewind().and_then(|()| (&said).take(SAID).read_to_end(&mut text)).context(what)?;
-    Err(Error::internal(format!("{}: {status}: {}", what(), String::from_utf8_lossy(&text).trim())))
+    let said = [&String::from_utf8_lossy(&output.stdout), &*output.stderr].concat();
+    let said = said.trim();
+    let said = &said[..said.floor_char_boundary(SAID)];
+    Err(Error::internal(format!("{}: {}: {said}", what(), output.status)))
 }
