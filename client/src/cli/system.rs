@@ -63,7 +63,7 @@ impl Seen {
             .map(|it| (cli_volumes::size(&it.mountpoint), it))
             .map(|(size, it)| (it, size))
             .collect();
-        Ok(Self { containers, images, store, volumes, used: volumes::in_use(client)? })
+        Ok(Self { containers, images, store, volumes, used: volumes::in_use(client).await? })
     }
 
     fn rows(&self) -> Vec<Value> {

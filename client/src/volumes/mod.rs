@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::Client;
 use crate::error::{Context, Error, Kind, Result};
-use crate::record::Map;
+use crate::record::{Container, Map};
 use crate::records;
 use crate::time::Time;
-use crate::{disk, events, names, paths};
+use crate::{disk, events, names, paths, truth};
 
 mod fill;
 mod filter;
@@ -145,7 +145,7 @@ pub async fn list(client: &Client, filter: &Filter) -> Result<Vec<Volume>> {
         }
     }
     names.sort();
-    let used = if filter.asks_for_use() { in_use(client)? } else { Vec::new() };
+    let used = if filter.asks_for_use() { in_use(client).await? } else { Vec::new() };
     let mut volumes = Vec::new();
     for name in names {
         if check(&name).is_ok()
@@ -172,13 +172,14 @@ pub async fn inspect(client: &Client, name: &str) -> Result<Volume> {
 /// # Errors
 /// There is none, or a container has it.
 pub async fn remove(client: &Client, name: &str, force: bool) -> Result<()> {
+    settle(client).await?;
     let _lock = lock(client)?;
     let found = if check(name).is_ok() { load(client, name)? } else { None };
     if found.is_none() {
         return if force { Ok(()) } else { Err(missing(name)) };
     }
     let users: Vec<String> =
-        in_use(client)?.into_iter().filter(|(used, _)| used == name).map(|(_, container)| container).collect();
+        recorded(client)?.into_iter().filter(|(used, _)| used == name).map(|(_, container)| container).collect();
     if !users.is_empty() {
         return Err(Error::conflict(format!(
             "remove {name}: volume is in use - [{}]: remove the containers first",
@@ -216,9 +217,10 @@ pub struct Pruned {
 /// # Errors
 /// One cannot be removed; those before it are gone.
 pub async fn prune(client: &Client, filter: &Filter, anonymous_only: bool) -> Result<Pruned> {
+    settle(client).await?;
     let all = list(client, filter).await?;
     let _lock = lock(client)?;
-    let used = in_use(client)?;
+    let used = recorded(client)?;
     let mut pruned = Pruned::default();
     for volume in all {
         if used.iter().any(|(name, _)| *name == volume.name) || anonymous_only && !volume.anonymous {
@@ -247,17 +249,30 @@ pub fn size(directory: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Which containers have which volume: (volume, container's id).
+/// Which containers have which volume: (volume, container's id). What was left of one by a killed command is gone then.
 ///
 /// # Errors
 /// The records cannot be read.
-pub fn in_use(client: &Client) -> Result<Vec<(String, String)>> {
-    let mut used = Vec::new();
-    for record in records::list(client)? {
-        let volumes = record.mounts.iter().filter(|it| it.kind == "volume");
-        used.extend(volumes.map(|it| (it.name.clone(), record.id.clone())));
-    }
-    Ok(used)
+pub async fn in_use(client: &Client) -> Result<Vec<(String, String)>> {
+    Ok(users(&truth::list(client).await?))
+}
+
+/// Ends what a killed command left of containers with volumes. Without our lock: it is taken there.
+async fn settle(client: &Client) -> Result<()> {
+    truth::users(client, |it| volumes_of(it).next().is_some()).await.map(drop)
+}
+
+/// The same as the records have it, for who holds a lock that whoever settles a container may wait for.
+fn recorded(client: &Client) -> Result<Vec<(String, String)>> {
+    records::list(client).map(|all| users(&all))
+}
+
+fn users(all: &[Container]) -> Vec<(String, String)> {
+    all.iter().flat_map(|it| volumes_of(it).map(|name| (name.to_owned(), it.id.clone()))).collect()
+}
+
+fn volumes_of(record: &Container) -> impl Iterator<Item = &str> {
+    record.mounts.iter().filter(|it| it.kind == "volume").map(|it| it.name.as_str())
 }
 
 fn directory(client: &Client, name: &str) -> PathBuf {

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::{fill, in_use, load, lock, make};
+use super::{fill, load, lock, make, recorded, volumes_of};
 use crate::client::Client;
 use crate::error::{Context, Error, Kind, Result};
 use crate::record::{Container, Map, Mount, MountSpec};
@@ -56,12 +56,12 @@ pub async fn prepare(client: &Client, record: &mut Container, root: BorrowedFd<'
 /// # Errors
 /// One cannot be removed.
 pub async fn remove_anonymous(client: &Client, record: &Container) -> Result<()> {
-    let mine: Vec<&str> = record.mounts.iter().filter(|it| it.kind == "volume").map(|it| it.name.as_str()).collect();
+    let mine: Vec<&str> = volumes_of(record).collect();
     if mine.is_empty() {
         return Ok(());
     }
     let _lock = lock(client)?;
-    let used = in_use(client)?;
+    let used = recorded(client)?;
     for name in mine {
         let by_others = used.iter().any(|(volume, container)| volume == name && *container != record.id);
         if !by_others && load(client, name)?.is_some_and(|it| it.anonymous) {

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use super::*;
 use crate::client::Programs;
 use crate::paths::Paths;
-use crate::record::{Container, MountSpec};
+use crate::record::{Container, MountSpec, Status};
 
 struct World {
     dir: tempfile::TempDir,
@@ -306,4 +306,25 @@ fn parts_of_volumes_are_opened_beneath_the_volume() {
     for wrong in ["/etc", "../x", "a/../../x"] {
         assert!(hold(&record(wrong)).unwrap_err().message.contains("without .."), "{wrong}");
     }
+}
+
+#[test]
+fn what_a_killed_removal_left_has_no_volume() {
+    let world = World::new();
+    let using = |status| {
+        world.prepare(|it| {
+            it.host_config.binds = vec!["data:/d".to_owned()];
+            it.state.status = status;
+        })
+    };
+    let left = using(Status::Removing).unwrap();
+    run(remove(&world.client, "data", false)).unwrap();
+    assert_eq!(crate::records::find(&world.client, &left.id).unwrap_err().kind, Kind::NotFound);
+    using(Status::Removing).unwrap();
+    let dangling = Filter::parse(&["dangling=true".to_owned()]).unwrap();
+    assert_eq!(run(list(&world.client, &dangling)).unwrap().len(), 1);
+    using(Status::Removing).unwrap();
+    assert_eq!(run(prune(&world.client, &Filter::default(), false)).unwrap().volumes, ["data"]);
+    using(Status::Created).unwrap();
+    assert_eq!(run(remove(&world.client, "data", false)).unwrap_err().kind, Kind::Conflict);
 }
