@@ -18,15 +18,19 @@ pub async fn restart(client: &Client, name: &str, seconds: Option<i64>, signal: 
         lock.save(&record)?;
     }
     drop(lock);
-    if matches!(record.state.status, Status::Running | Status::Paused | Status::Restarting) {
-        stop::stop(client, &record.id, seconds, signal).await?;
-    }
+    let stopped = if matches!(record.state.status, Status::Running | Status::Paused | Status::Restarting) {
+        stop::stop(client, &record.id, seconds, signal).await
+    } else {
+        Ok(())
+    };
     if removes {
         let lock = records::lock(client, &record.id)?;
         let mut record = lock.load()?;
         record.host_config.auto_remove = true;
         lock.save(&record)?;
     }
+    // Not before: one that goes on is to be removed at its end.
+    stopped?;
     start::start(client, &record.id, &start::Options::default()).await?;
     events::container(&client.paths, "restart", &record, &[]);
     Ok(())
