@@ -10,7 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -109,12 +109,22 @@ fn append(paths: &Paths, event: &Event) -> io::Result<()> {
     fs::create_dir_all(&paths.root)?;
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
     if file.metadata()?.len() >= LARGEST {
-        fs::rename(&path, before(paths))?;
+        put_aside(paths, &file)?;
         file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
     }
     let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
     file.write_all(&line)
+}
+
+/// Another may have done it while we waited: then what is called so now is new, and the one before it stays.
+fn put_aside(paths: &Paths, file: &File) -> io::Result<()> {
+    file.lock()?;
+    let (full, now) = (file.metadata()?, fs::metadata(paths.events())?);
+    if (full.dev(), full.ino()) == (now.dev(), now.ino()) {
+        fs::rename(paths.events(), before(paths))?;
+    }
+    Ok(())
 }
 
 /// The file before this one.
@@ -244,5 +254,17 @@ mod tests {
         assert_eq!(actions, ["second", "third"]);
         assert!(fs::metadata(paths.events()).unwrap().len() < 1000);
         assert_eq!(Reader::open(&paths).unwrap().0.len(), 3);
+    }
+
+    #[test]
+    fn a_file_that_another_put_aside_is_not_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = paths(&directory);
+        other(&paths, "volume", "first", "a", &[]);
+        let ours = File::open(paths.events()).unwrap();
+        put_aside(&paths, &File::open(paths.events()).unwrap()).unwrap();
+        other(&paths, "volume", "second", "a", &[]);
+        put_aside(&paths, &ours).unwrap();
+        assert_eq!(Reader::open(&paths).unwrap().0.len(), 2);
     }
 }
