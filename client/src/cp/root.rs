@@ -13,7 +13,7 @@ use tare_proto::types::Mount as StoreMount;
 use crate::client::Client;
 use crate::error::{Context, Error, Result};
 use crate::record::{Container, Status};
-use crate::records::{self, Lock};
+use crate::records::Lock;
 use crate::{beneath, disk, root, truth};
 
 /// Links in a row.
@@ -40,7 +40,10 @@ pub(super) async fn open(client: &Client, name: &str, written: Option<&str>) -> 
         }
         return Ok(Opened { root, record, _lock: None });
     }
-    let lock = records::lock(client, &record.id)?;
+    let (lock, record) = truth::hold(client, &record.id).await?;
+    if matches!(record.state.status, Status::Running | Status::Paused) {
+        return Err(Error::failed(format!("container {} has just been started: try again", record.name)));
+    }
     let mounts = client.store.mounts(&record.snapshot).await?;
     let sources = sources(client, &record)?;
     let root = attached(client, &record, &mounts, sources, written.is_some())?;
