@@ -11,7 +11,7 @@ use super::journal::{self, Journal};
 use super::record::{self, BRIDGE_NAME, HOST_BINDING, MTU, Network, Pool};
 use super::{attach, netlink, plan, ports, rules, subnet};
 use crate::client::Client;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::events;
 use crate::names;
 use crate::record::{Map, PortBinding};
@@ -157,17 +157,18 @@ pub async fn remove(client: &Client, name: &str) -> Result<Network> {
                 inside.join(", ")
             )));
         }
-        record::remove(paths, &network, &lock)?;
-    }
-    if let Ok(index) = nix::net::if_::if_nametoindex(network.device().as_str()) {
-        netlink::remove_link(index).context(|| format!("remove the device {}", network.device()))?;
-    }
-    let addresses = plan::addresses(paths).join(&network.name);
-    match fs::remove_dir_all(&addresses) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).context(|| format!("remove {}", addresses.display()))?;
+        if let Ok(index) = nix::net::if_::if_nametoindex(network.device().as_str()) {
+            netlink::remove_link(index).context(|| format!("remove the device {}", network.device()))?;
         }
-        _ => {}
+        let addresses = plan::addresses(paths).join(&network.name);
+        match fs::remove_dir_all(&addresses) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context(|| format!("remove {}", addresses.display()))?;
+            }
+            _ => {}
+        }
+        // Last: what is left of a network that has no record is found by nobody.
+        record::remove(paths, &network, &lock)?;
     }
     rules::set_again(paths).await?;
     event(client, "destroy", &network, &[]);
@@ -184,8 +185,12 @@ pub async fn prune(client: &Client, wanted: &dyn Fn(&Network) -> bool) -> Result
     let journals = journal::all(&client.paths)?;
     for network in record::list(&client.paths)? {
         if !network.is_predefined() && inside(&journals, &network).is_empty() && wanted(&network) {
-            remove(client, &network.id).await?;
-            removed.push(network.name);
+            match remove(client, &network.id).await {
+                Ok(_) => removed.push(network.name),
+                // Somebody has just come to use it, or was faster.
+                Err(error) if matches!(error.kind, Kind::Conflict | Kind::NotFound) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(removed)

@@ -78,3 +78,17 @@ fn links_names_and_environment() {
         assert_eq!(left(&client), Vec::<String>::new());
     });
 }
+
+#[test]
+fn a_network_whose_removal_failed_can_be_removed_again() {
+    in_world(async |client| {
+        let made = create(&client, &net("inner", "10.5.0.0/24")).await.unwrap();
+        let addresses = plan::addresses(&client.paths).join("inner");
+        std::fs::create_dir_all(addresses.parent().unwrap()).unwrap();
+        std::fs::write(&addresses, "in the way").unwrap();
+        let error = remove(&client, "inner").await.unwrap_err();
+        assert!(error.message.starts_with("remove "), "{error}");
+        std::fs::remove_file(&addresses).unwrap();
+        assert_eq!(remove(&client, "inner").await.unwrap().id, made.id);
+    });
+}
