@@ -1,6 +1,7 @@
 //! `-e`, `--env-file`, `--label`, `--label-file`.
 
 use std::fs;
+use std::io::Read;
 
 use crate::error::{Context, Error, Result};
 use crate::record::Map;
@@ -60,11 +61,13 @@ pub(super) fn labels(files: &[String], given: &[String]) -> Result<Map> {
 
 /// The lines that say something: neither empty nor a remark. What stands before the `=` is one word.
 fn lines(file: &str) -> Result<Vec<String>> {
-    let metadata = fs::metadata(file).context(|| format!("read {file}"))?;
-    if metadata.len() > LARGEST {
+    let mut bytes = Vec::new();
+    fs::File::open(file)
+        .and_then(|it| it.take(LARGEST + 1).read_to_end(&mut bytes))
+        .context(|| format!("read {file}"))?;
+    if bytes.len() as u64 > LARGEST {
         return Err(Error::usage(format!("{file} has more than 1 MiB: that is no list of variables or labels")));
     }
-    let bytes = fs::read(file).context(|| format!("read {file}"))?;
     let text =
         String::from_utf8(bytes).map_err(|_| Error::usage(format!("{file} is not UTF-8: write it anew as such")))?;
     let mut all = Vec::new();
@@ -126,6 +129,9 @@ mod tests {
             let error = environment(&[file.path().to_str().unwrap().to_owned()], &[], &lookup).unwrap_err();
             assert!(error.message.contains(expected), "{error}");
         }
+        // It says that it has no length, and has no end.
+        let error = environment(&["/dev/zero".to_owned()], &[], &lookup).unwrap_err();
+        assert!(error.message.contains("more than 1 MiB"), "{error}");
         assert!(environment(&["/no/such".to_owned()], &[], &lookup).unwrap_err().message.contains("/no/such"));
     }
 

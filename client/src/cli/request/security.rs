@@ -1,6 +1,7 @@
 //! What the container may do, and which namespaces it shares.
 
 use std::fs;
+use std::io::Read;
 
 use crate::cli::flags::Security;
 use crate::error::{Context, Error, Result};
@@ -83,10 +84,11 @@ fn option(text: &str) -> Result<String> {
 
 fn profile(file: &str) -> Result<String> {
     let read = || format!("read the seccomp profile {file}");
-    if fs::metadata(file).context(read)?.len() > LARGEST_PROFILE {
+    let mut text = String::new();
+    fs::File::open(file).and_then(|it| it.take(LARGEST_PROFILE + 1).read_to_string(&mut text)).context(read)?;
+    if text.len() as u64 > LARGEST_PROFILE {
         return Err(Error::usage(format!("the seccomp profile {file} has more than 4 MiB: that is none")));
     }
-    let text = fs::read_to_string(file).context(read)?;
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
         Error::usage(format!("the seccomp profile {file} is no JSON ({error}): see seccomp(2) and docker's profiles"))
     })?;
