@@ -12,7 +12,7 @@ use crate::table::shortened;
 use crate::time::Time;
 use crate::{records, truth, units};
 
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 15] = [
     "ancestor",
     "before",
     "exited",
@@ -28,7 +28,6 @@ const KNOWN: [&str; 16] = [
     "status",
     "volume",
     "isolation",
-    "running",
 ];
 
 const HEADINGS: &[(&str, &str)] = &[
