@@ -180,6 +180,11 @@ fn write(path: &Path, config: &Map<String, Value>) -> Result<()> {
     name.push(format!(".{}", std::process::id()));
     let temporary = PathBuf::from(name);
     let text = serde_json::to_string_pretty(config).map_err(|it| failed(it.into()))?;
+    // One of our number was killed before it was done.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
     let written = file
         .write_all(text.as_bytes())
@@ -222,6 +227,16 @@ mod tests {
         assert!(parse(&path).unwrap()["auths"].get(HUB.1).is_none());
         assert!(!forget(&path, "docker.io").unwrap());
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn what_a_killed_one_left_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let left = dir.path().join(format!("config.json.{}", std::process::id()));
+        fs::write(&left, "half of it").unwrap();
+        store(&path, "h", Kept { user: "u", password: "p", token: "" }).unwrap();
+        assert!(!left.try_exists().unwrap());
     }
 
     #[test]
