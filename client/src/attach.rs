@@ -237,6 +237,7 @@ impl Session<'_> {
         };
         let (mut output, mut input) = (Box::pin(output), Box::pin(input));
         let mut shown = None;
+        let unshown = |error: io::Error| Err::<Outcome, _>(error).context(|| "show what the process writes".to_owned());
         let exit = loop {
             if let Some(exit) = early {
                 break exit;
@@ -244,10 +245,12 @@ impl Session<'_> {
             tokio::select! {
                 ended = &mut exit => break ended?,
                 done = &mut output, if shown.is_none() => {
-                    shown = Some(done.is_ok());
-                    if done.is_err() {
+                    shown = Some(());
+                    match done {
+                        Ok(()) => {}
                         // Nobody reads what we write any more, as behind `| head`.
-                        return Ok(Outcome::Left(BROKEN_PIPE));
+                        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Outcome::Left(BROKEN_PIPE)),
+                        Err(error) => return unshown(error),
                     }
                 }
                 typed = &mut input => {
@@ -258,15 +261,15 @@ impl Session<'_> {
             }
         };
         drop(input);
-        let (closed, _) = tokio::join!(end(exit), async {
-            if shown.is_none() {
-                // What cannot be shown at the end is lost with whoever would have read it.
-                let _ = (&mut output).await;
-            }
-        });
+        let (closed, rest) =
+            tokio::join!(end(exit), async { if shown.is_none() { (&mut output).await } else { Ok(()) } });
         drop(raw);
         closed?;
-        Ok(Outcome::Ended(exit))
+        match rest {
+            // What nobody reads any more at the end is lost with whoever would have read it.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => unshown(error),
+            _ => Ok(Outcome::Ended(exit)),
+        }
     }
 }
 

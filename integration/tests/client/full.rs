@@ -8,6 +8,21 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use crate::harness::{BUSYBOX, World};
 
 #[test]
+fn output_that_cannot_be_written_is_told() {
+    let world = World::new();
+    world.ok(&["run", "-d", "--name", "web", BUSYBOX, "sleep", "1000"]);
+    for words in [&["run", "--rm", BUSYBOX, "echo", "lost"][..], &["exec", "web", "echo", "lost"]] {
+        let mut command = world.command(words);
+        command.stdout(File::options().write(true).open("/dev/full").unwrap());
+        let output = command.stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{words:?}: {said}");
+        assert!(said.contains("show what the process writes: No space left on device"), "{words:?}: {said}");
+    }
+    assert_eq!(world.ok(&["ps", "-aq"]).lines().count(), 1, "what is to be removed is");
+}
+
+#[test]
 fn on_a_full_disk_an_end_is_told_and_what_ended_is_removed() {
     let world = World::empty();
     let root = world.dir.join("root");
