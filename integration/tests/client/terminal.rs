@@ -165,13 +165,46 @@ fn a_person_leaves_and_comes_back() {
     terminal.line("echo out $?");
     terminal.until("the exit code", |text| text.contains("out 5"));
     terminal.clear();
-    terminal.line("tarectl start -ai stays");
+    terminal.line("tarectl start -ai --detach-keys ctrl-e,x stays");
     terminal.until("a new prompt", |text| text.contains("~ #"));
+    terminal.line("echo u$((1+1)); read y");
+    terminal.until("the shell to read", |text| text.contains("u2"));
+    terminal.keys(&["C-e", "x"]);
+    terminal.until_left();
+    terminal.line("echo gone $?");
+    terminal.until("our prompt", |text| text.contains("gone 0"));
+    terminal.assert_sane("detach from start");
+    assert_eq!(world.field("stays", ".State.Running"), "true");
+    terminal.clear();
+    terminal.line("tarectl attach stays");
+    terminal.keys(&["Enter"]);
+    terminal.until("the container's prompt", |text| text.contains("~ #"));
     terminal.line("exit 7");
     terminal.until_left();
     terminal.line("echo over $?");
     terminal.until("our prompt", |text| text.contains("over 7"));
     terminal.assert_sane("start");
+}
+
+#[test]
+fn a_person_leaves_an_exec_by_keys_of_its_own() {
+    needs_tmux!();
+    let world = World::new();
+    world.ok(&["run", "-d", "--name", "web", BUSYBOX, "sleep", "1000"]);
+    let terminal = Terminal::new(&world);
+    terminal.line("tarectl exec -it --detach-keys ctrl-e,x web sh");
+    terminal.until("the container's prompt", |text| text.contains("~ #"));
+    terminal.line("echo s$((1+1)); read y; touch /it-goes-on; sleep 1000");
+    terminal.until("the shell to read", |text| text.contains("s2"));
+    // The usual keys are the program's then: a line with them ends its read.
+    terminal.keys(&["C-p", "C-q", "Enter"]);
+    wait::until("it went on", || world.run(&["exec", "web", "ls", "/it-goes-on"]).code == Some(0));
+    terminal.keys(&["C-e", "x"]);
+    terminal.until_left();
+    terminal.line("echo left $?");
+    terminal.until("our prompt", |text| text.contains("left 0"));
+    terminal.assert_sane("exec");
+    assert!(world.ok(&["top", "web"]).contains("sleep 1000"));
 }
 
 #[test]
