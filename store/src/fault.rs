@@ -19,6 +19,8 @@ pub const POINTS: &[&str] = &[
     "content.commit.directory_synced",
     "content.commit.row",
     "content.delete.row",
+    "snapshots.spare.made",
+    "snapshots.prepare.taken",
     "snapshots.prepare.made",
     "snapshots.prepare.row",
     "snapshots.copy.entry",

@@ -111,7 +111,7 @@ impl TryFrom<String> for Digest {
 
 impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
-        digest.to_string()
+        [digest.algorithm.name(), ":", &digest.hex].concat()
     }
 }
 

@@ -211,7 +211,8 @@ impl Graph {
 
     fn snapshots(&mut self, transaction: &Transaction<'_>) -> Result<()> {
         let reading = |it| failed("read snapshots", it);
-        let mut statement = transaction.prepare("SELECT * FROM snapshots").map_err(reading)?;
+        let text = format!("SELECT {}, ns, snapshotter FROM snapshots", rows::COLUMNS);
+        let mut statement = transaction.prepare(&text).map_err(reading)?;
         let mut found = statement.query([]).map_err(reading)?;
         while let Some(row) = found.next().map_err(reading)? {
             let ns: String = row.get("ns").map_err(reading)?;

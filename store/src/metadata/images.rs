@@ -157,13 +157,13 @@ pub(super) fn put(
 }
 
 fn from_row(row: &Row<'_>) -> Result<Image> {
-    let (name, target, labels, created, updated): (String, String, String, i64, i64) =
-        row.try_into().map_err(|it| failed("read an image", it))?;
+    let reading = |it| failed("read an image", it);
+    let text = |column: usize| row.get_ref(column).and_then(|it| Ok(it.as_str()?)).map_err(reading);
     Ok(Image {
-        name,
-        target: from_json(&target)?,
-        labels: from_json(&labels)?,
-        created: time(created),
-        updated: time(updated),
+        name: text(0)?.to_owned(),
+        target: from_json(text(1)?)?,
+        labels: labels::from_column(text(2)?)?,
+        created: time(row.get(3).map_err(reading)?),
+        updated: time(row.get(4).map_err(reading)?),
     })
 }

@@ -35,6 +35,11 @@ pub(crate) fn kept(labels: &Labels) -> Labels {
     labels.iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
+/// Out of a row. Most have none, and long lists are read.
+pub(crate) fn from_column(text: &str) -> Result<Labels> {
+    if text == "{}" { Ok(Labels::new()) } else { super::from_json(text) }
+}
+
 /// Applies changes in containerd's way: `paths` names what to take from `new`, as `labels` or `labels.<key>`; an empty value removes
 /// a key. Without paths all labels are replaced. Returns the paths that name no label, for the caller to judge.
 pub fn merge_labels<'a>(labels: &mut Labels, new: &Labels, paths: &'a [String]) -> Vec<&'a str> {

@@ -28,7 +28,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 pub use images::{Image, ImageField};
 pub use labels::{Labels, Namespace, merge_labels};
-pub(crate) use labels::{kept, validate};
+pub(crate) use labels::{from_column, kept, validate};
 pub use leases::{Lease, LeaseInfo, Resource};
 pub use publish::{NewImage, Publication, Published};
 

@@ -18,7 +18,7 @@ impl images_ttrpc::Images for Session {
     async fn get(&self, context: &TtrpcContext, request: GetImageRequest) -> ttrpc::Result<GetImageResponse> {
         let image = self.answer(context, move |call| call.metadata().image(&call.ns, &request.name)).await?;
         let mut response = GetImageResponse::new();
-        response.image = message(&image);
+        response.image = MessageField::some(message(image));
         Ok(response)
     }
 
@@ -26,12 +26,12 @@ impl images_ttrpc::Images for Session {
         self.answer(context, move |call| {
             let images = call.metadata().images(&call.ns, &request.filters)?;
             let mut response = ListImagesResponse::new();
-            response.images = images.iter().filter_map(|it| message(it).into_option()).collect();
+            response.images = images.into_iter().map(message).collect();
             let size = response.compute_size();
             if size > LARGEST - 1024 {
                 return Err(Error::exhausted(format!(
                     "the list of {} images has {size} bytes, and an answer at most 4 MiB: ask with filters, as in name~=^a",
-                    images.len()
+                    response.images.len()
                 )));
             }
             Ok(response)
@@ -47,14 +47,14 @@ impl images_ttrpc::Images for Session {
             })
             .await?;
         let mut response = CreateImageResponse::new();
-        response.image = message(&image);
+        response.image = MessageField::some(message(image));
         Ok(response)
     }
 
     async fn update(&self, context: &TtrpcContext, request: UpdateImageRequest) -> ttrpc::Result<UpdateImageResponse> {
         let image = self.answer(context, move |call| update(call, request)).await?;
         let mut response = UpdateImageResponse::new();
-        response.image = message(&image);
+        response.image = MessageField::some(message(image));
         Ok(response)
     }
 
@@ -102,12 +102,12 @@ impl New {
     }
 }
 
-fn message(image: &metadata::Image) -> MessageField<Image> {
+fn message(image: metadata::Image) -> Image {
     let mut message = Image::new();
-    message.name.clone_from(&image.name);
-    message.labels = wire::map(&image.labels);
-    message.target = MessageField::some(wire::descriptor(&image.target));
+    message.name = image.name;
+    message.labels = wire::into_map(image.labels);
+    message.target = MessageField::some(wire::into_descriptor(image.target));
     message.created_at = wire::timestamp(image.created);
     message.updated_at = wire::timestamp(image.updated);
-    MessageField::some(message)
+    message
 }

@@ -53,6 +53,11 @@ pub(crate) fn map(labels: &Labels) -> HashMap<String, String> {
     labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
+/// The same, of what is not needed any more.
+pub(crate) fn into_map(labels: Labels) -> HashMap<String, String> {
+    labels.into_iter().collect()
+}
+
 /// Labels and annotations.
 pub(crate) fn labels(map: HashMap<String, String>) -> Labels {
     map.into_iter().collect()
@@ -65,11 +70,16 @@ pub(crate) fn paths(mask: MessageField<FieldMask>) -> Vec<String> {
 
 /// Of a blob. What containerd's message has no place for is left out.
 pub(crate) fn descriptor(it: &Descriptor) -> types::Descriptor {
+    into_descriptor(it.clone())
+}
+
+/// The same, of what is not needed any more.
+pub(crate) fn into_descriptor(it: Descriptor) -> types::Descriptor {
     let mut message = types::Descriptor::new();
-    message.media_type = it.media_type.clone();
-    message.digest = it.digest.to_string();
+    message.media_type = it.media_type;
+    message.digest = it.digest.into();
     message.size = signed(it.size);
-    message.annotations = map(&it.annotations);
+    message.annotations = into_map(it.annotations);
     message
 }
 

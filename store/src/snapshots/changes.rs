@@ -205,18 +205,26 @@ impl Snapshots {
     /// Takes it away, on whom nothing stands.
     pub fn remove(&self, ns: &Namespace, snapshotter: &str, key: &str) -> Result<()> {
         let driver = self.driver(snapshotter)?;
-        let committed = self.row(ns, driver, key)?.kind == Kind::Committed;
-        let body = |transaction: &Transaction<'_>| {
+        // What goes by this transaction; a layer is left to a durable one.
+        let body = |transaction: &Transaction<'_>, layers: bool| {
             let row = rows::get(transaction, ns, driver.name(), key)?.ok_or_else(|| missing(ns, driver, key))?;
+            if row.kind == Kind::Committed && !layers {
+                return Ok(None);
+            }
             if let Some(child) = rows::child(transaction, ns, driver.name(), key)? {
                 return Err(Error::precondition(format!("snapshot {key:?} cannot be removed: {child:?} stands on it")));
             }
             rows::delete(transaction, ns, driver.name(), key)?;
-            Ok((!rows::names_tree(transaction, row.tree)?).then_some(row.tree))
+            // Namespaces share layers, and nothing else.
+            let shared = row.kind == Kind::Committed && rows::names_tree(transaction, row.tree)?;
+            Ok(Some((!shared).then_some(row.tree)))
         };
         // A layer's row must be gone for good before its tree is: one that was only prepared has nothing that a power cut could miss.
         let metadata = &self.inner.metadata;
-        let unnamed = if committed { metadata.freeing(body)? } else { metadata.freeing_lazily(body)? };
+        let unnamed = match metadata.freeing_lazily(|transaction| body(transaction, false))? {
+            Some(unnamed) => unnamed,
+            None => metadata.freeing(|transaction| body(transaction, true))?.flatten(),
+        };
         fault::point("snapshots.remove.row")?;
         unnamed.map_or(Ok(()), |tree| self.inner.trees.remove(tree))
     }

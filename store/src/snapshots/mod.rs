@@ -4,6 +4,7 @@
 //! snapshots/<n>/fs      overlayfs: the changes of one layer; native: all of it
 //! snapshots/<n>/work    overlayfs' work directory, of an active snapshot
 //! snapshots/rm-<n>      a tree on its way out
+//! spare/                empty trees for those who come next (spares.rs)
 //! ```
 //!
 //! ```text
@@ -23,6 +24,7 @@ mod ids;
 mod mounts;
 mod remover;
 pub(crate) mod rows;
+mod spares;
 mod trees;
 
 use std::os::fd::OwnedFd;

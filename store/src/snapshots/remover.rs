@@ -9,8 +9,9 @@ use std::thread::{Builder, JoinHandle};
 use crate::error::{Context, Result};
 use crate::fs::remove_tree;
 
-/// Trees that may wait; who comes with one more removes it himself, so that nobody makes them faster than they go.
-const WAITING: usize = 256;
+/// Trees that may wait; who comes with one more removes it himself, so that nobody makes them faster than they go. Many, since a file system
+/// that discards what it frees lets each directory wait for the disk.
+const WAITING: usize = 4096;
 
 /// The thread; when this is dropped it ends, once the queue is empty.
 pub(super) struct Remover {

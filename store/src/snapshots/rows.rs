@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::Kind;
 use crate::error::{Error, Result};
 use crate::fs::Usage;
-use crate::metadata::{Labels, Namespace, failed, from_json, kept, leases, namespaces, to_json};
+use crate::metadata::{Labels, Namespace, failed, from_column, kept, leases, namespaces, to_json};
 
 /// One snapshot.
 #[derive(Debug, Clone)]
@@ -25,7 +25,8 @@ pub(crate) struct Row {
     pub(crate) updated: i64,
 }
 
-const COLUMNS: &str = "name, kind, parent, tree, verified, diff_id, size, inodes, labels, created, updated";
+/// What [`from_row`] reads, in this order.
+pub(crate) const COLUMNS: &str = "name, kind, parent, tree, verified, diff_id, size, inodes, labels, created, updated";
 
 pub(crate) fn get(transaction: &Transaction<'_>, ns: &Namespace, snapshotter: &str, name: &str) -> Result<Option<Row>> {
     let text = format!("SELECT {COLUMNS} FROM snapshots WHERE ns = ?1 AND snapshotter = ?2 AND name = ?3");
@@ -187,26 +188,26 @@ fn verified_anywhere(transaction: &Transaction<'_>, snapshotter: &str, name: &st
     found.map_err(|it| failed("look for a layer", it))?.transpose()
 }
 
+/// In the order of [`COLUMNS`].
 pub(crate) fn from_row(row: &rusqlite::Row<'_>) -> Result<Row> {
     let reading = |it| failed("read a snapshot's row", it);
-    let labels: String = row.get("labels").map_err(reading)?;
-    let kind: u8 = row.get("kind").map_err(reading)?;
-    let parent: String = row.get("parent").map_err(reading)?;
-    let number = |name: &str| row.get::<_, i64>(name).map(i64::cast_unsigned).map_err(reading);
+    let text = |column: usize| row.get_ref(column).and_then(|it| Ok(it.as_str()?)).map_err(reading);
+    let number = |column: usize| row.get::<_, i64>(column).map(i64::cast_unsigned).map_err(reading);
+    let kind: u8 = row.get(1).map_err(reading)?;
     Ok(Row {
-        name: row.get("name").map_err(reading)?,
+        name: text(0)?.to_owned(),
         kind: match kind {
             0 => Kind::View,
             1 => Kind::Active,
             _ => Kind::Committed,
         },
-        parent: Some(parent).filter(|it| !it.is_empty()),
-        tree: number("tree")?,
-        verified: row.get("verified").map_err(reading)?,
-        diff_id: row.get("diff_id").map_err(reading)?,
-        usage: Usage { size: number("size")?, inodes: number("inodes")? },
-        labels: from_json(&labels)?,
-        created: row.get("created").map_err(reading)?,
-        updated: row.get("updated").map_err(reading)?,
+        parent: Some(text(2)?).filter(|it| !it.is_empty()).map(str::to_owned),
+        tree: number(3)?,
+        verified: row.get(4).map_err(reading)?,
+        diff_id: text(5)?.to_owned(),
+        usage: Usage { size: number(6)?, inodes: number(7)? },
+        labels: from_column(text(8)?)?,
+        created: row.get(9).map_err(reading)?,
+        updated: row.get(10).map_err(reading)?,
     })
 }

@@ -1,14 +1,14 @@
 //! The numbered directories below `snapshots/`, and which of them a running call is still making.
 
 use std::collections::HashSet;
-use std::fs::{DirBuilder, Permissions, rename, set_permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::rename;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::remover::Remover;
 use super::rows;
+use super::spares::{Spares, skeleton};
 use crate::error::{Context, Result};
 use crate::fault;
 use crate::fs::{private_dir, remove_tree};
@@ -22,6 +22,7 @@ pub(crate) struct Trees {
     /// Made by a call that runs, and named by no row yet.
     unnamed: Arc<Mutex<HashSet<u64>>>,
     remover: Arc<Remover>,
+    spares: Arc<Spares>,
 }
 
 /// A tree that no row names yet. Dropped without [`Tree::keep`], it is removed.
@@ -37,7 +38,9 @@ impl Trees {
         let dir = root.join("snapshots");
         private_dir(&dir)?;
         let remover = Arc::new(Remover::start()?);
-        let trees = Self { dir: Arc::new(dir), next: Arc::default(), unnamed: Arc::default(), remover };
+        let (spares, old) = Spares::open(root)?;
+        let spares = Arc::new(spares);
+        let trees = Self { dir: Arc::new(dir), next: Arc::default(), unnamed: Arc::default(), remover, spares };
         // A power cut can keep the row of a snapshot that was just prepared and lose its directory. Nothing was ever in it.
         let on_disk: HashSet<u64> = trees.listed()?.iter().filter_map(|it| it.parse().ok()).collect();
         metadata.write(|transaction| rows::drop_empty(transaction, &on_disk))?;
@@ -47,6 +50,8 @@ impl Trees {
             }
         }
         trees.sweep(metadata)?;
+        // Nobody waits for these.
+        old.into_iter().for_each(|it| trees.remover.remove(it));
         let last = metadata.read(rows::trees)?.into_iter().max().unwrap_or(0);
         trees.next.store(last + 1, Ordering::Relaxed);
         Ok(trees)
@@ -74,15 +79,11 @@ impl Trees {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.unnamed).insert(number);
         let tree = Tree { trees: self.clone(), number, kept: false };
-        // The outer one is shut for others even if somebody opens the store's root.
-        make(&self.path(number), 0o700)?;
-        let fs = self.fs(number);
-        make(&fs, 0o755)?;
-        // Whatever our umask is: this one is the root directory of containers.
-        set_permissions(&fs, Permissions::from_mode(0o755)).context(|| format!("open {} for all", fs.display()))?;
-        if work {
-            make(&self.work(number), 0o711)?;
+        let path = self.path(number);
+        if !(work && self.spares.take(&path)?) {
+            skeleton(&path, work)?;
         }
+        fault::point("snapshots.prepare.taken")?;
         Ok(tree)
     }
 
@@ -127,10 +128,6 @@ impl Trees {
         let entries = std::fs::read_dir(&*self.dir).context(listing)?;
         entries.map(|entry| entry.map(|it| it.file_name().to_string_lossy().into_owned()).context(listing)).collect()
     }
-}
-
-fn make(path: &Path, mode: u32) -> Result<()> {
-    DirBuilder::new().mode(mode).create(path).context(|| format!("make {}", path.display()))
 }
 
 impl Tree {

@@ -1,0 +1,248 @@
+//! Empty trees made ahead, by a thread of their own: who prepares a snapshot takes one by a rename.
+//!
+//! ```text
+//! spare/<batch>/<n>/{fs,work}
+//! ```
+//!
+//! No row names a spare, none was ever handed out, and a tree that was is never made one again: a mount that somebody forgot may
+//! still write into it. What a daemon leaves behind, whole or half-made, the next one removes.
+//!
+//! A batch lies in a directory of its own, and those lie in one that the file system is told to spread (chattr(1), `T`). On ext4 a
+//! directory's inode comes from its parent's group, and without a journal the search passes over each inode there that was freed in the
+//! last minutes: where thousands of snapshots come and go, that is most of what a snapshot costs.
+
+use std::fs::{DirBuilder, Permissions, read_dir, remove_dir, rename, set_permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+
+use crate::error::{Context, Result};
+use crate::fault;
+use crate::fs::{open_dir, private_dir};
+use crate::metadata::lock;
+
+/// So many are kept at first, and twice as many each time that somebody finds none.
+const FEWEST: usize = 8;
+/// So many at most.
+const MOST: usize = 64;
+/// How many lie in one directory.
+const BATCH: u64 = 256;
+
+/// The spares, and the thread that makes them; it begins with the first who asks.
+pub(super) struct Spares {
+    shared: Arc<Shared>,
+    dir: Arc<PathBuf>,
+    first_batch: u64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    fewer: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    ready: Vec<PathBuf>,
+    wanted: usize,
+    /// Something was taken since the maker last looked: it goes on, also after a failure.
+    asked: bool,
+    closing: bool,
+}
+
+impl Spares {
+    /// Also lists what an earlier daemon left: the caller has that removed.
+    pub(super) fn open(root: &Path) -> Result<(Self, Vec<PathBuf>)> {
+        let dir = root.join("spare");
+        private_dir(&dir)?;
+        spread(&dir);
+        let listing = || format!("list {}", dir.display());
+        let entries = read_dir(&dir).context(listing)?;
+        let old = entries.map(|it| Ok(it.context(listing)?.path())).collect::<Result<Vec<_>>>()?;
+        let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
+        let first_batch = old.iter().filter_map(number).max().map_or(1, |it| it.saturating_add(1));
+        let shared = Arc::new(Shared::default());
+        Ok((Self { shared, dir: Arc::new(dir), first_batch, thread: Mutex::new(None) }, old))
+    }
+
+    /// Moves a spare to where it is wanted; whether there was one.
+    pub(super) fn take(&self, to: &Path) -> Result<bool> {
+        let spare = self.ask()?;
+        // Whatever is in the way of a spare is told to who makes the tree afresh.
+        Ok(spare.is_some_and(|spare| rename(spare, to).is_ok()))
+    }
+
+    fn ask(&self) -> Result<Option<PathBuf>> {
+        let mut state = lock(&self.shared.state);
+        let spare = state.ready.pop();
+        if spare.is_none() {
+            state.wanted = (state.wanted * 2).clamp(FEWEST, MOST);
+        }
+        // Not for each: a thread that is woken costs more than a spare.
+        if state.ready.len() <= state.wanted / 2 {
+            state.asked = true;
+            self.shared.fewer.notify_one();
+        }
+        drop(state);
+        let mut thread = lock(&self.thread);
+        if thread.is_none() {
+            let (shared, dir, batch) = (Arc::clone(&self.shared), Arc::clone(&self.dir), self.first_batch);
+            let started = Builder::new().name("spares".into()).spawn(move || Maker::new(dir, batch).work(&shared));
+            *thread = Some(started.context(|| "start the thread that makes empty snapshots ahead".to_owned())?);
+        }
+        Ok(spare)
+    }
+}
+
+impl Drop for Spares {
+    fn drop(&mut self) {
+        lock(&self.shared.state).closing = true;
+        self.shared.fewer.notify_one();
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Asks the file system to spread what is made in this directory. Most know no such thing, and need none.
+fn spread(dir: &Path) {
+    if let Ok(dir) = open_dir(dir)
+        && let Ok(flags) = ioctl_getflags(&dir)
+    {
+        let _ = ioctl_setflags(&dir, flags | IFlags::TOPDIR);
+    }
+}
+
+/// What the thread knows.
+struct Maker {
+    dir: Arc<PathBuf>,
+    batch: u64,
+    made: u64,
+    /// Batches from which not all were taken yet.
+    full: Vec<PathBuf>,
+}
+
+impl Maker {
+    fn new(dir: Arc<PathBuf>, batch: u64) -> Self {
+        Self { dir, batch, made: 0, full: Vec::new() }
+    }
+
+    fn work(mut self, shared: &Shared) {
+        let mut state = lock(&shared.state);
+        while !state.closing {
+            if state.ready.len() >= state.wanted || !state.asked {
+                state.asked = false;
+                state = shared.fewer.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            drop(state);
+            let made = self.make();
+            state = lock(&shared.state);
+            match made {
+                Ok(spare) => state.ready.push(spare),
+                Err(error) => {
+                    // Who comes for one makes it, and is told what is in the way.
+                    tracing::debug!("{error}");
+                    state.asked = false;
+                }
+            }
+        }
+    }
+
+    fn make(&mut self) -> Result<PathBuf> {
+        let batch = self.dir.join(self.batch.to_string());
+        if self.made == 0 {
+            self.full.retain(|old| remove_dir(old).is_err());
+            match directory(&batch, 0o700) {
+                Err(error) if error.kind != crate::error::Kind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        self.made += 1;
+        let spare = batch.join(self.made.to_string());
+        if self.made == BATCH {
+            self.full.push(batch);
+            self.batch += 1;
+            self.made = 0;
+        }
+        skeleton(&spare, true)?;
+        fault::point("snapshots.spare.made")?;
+        Ok(spare)
+    }
+}
+
+/// An empty tree.
+pub(super) fn skeleton(path: &Path, work: bool) -> Result<()> {
+    // The outer one is shut for others even if somebody opens the store's root.
+    directory(path, 0o700)?;
+    let fs = path.join("fs");
+    directory(&fs, 0o755)?;
+    // Whatever our umask is: this one is the root directory of containers.
+    set_permissions(&fs, Permissions::from_mode(0o755)).context(|| format!("open {} for all", fs.display()))?;
+    if work {
+        directory(&path.join("work"), 0o711)?;
+    }
+    Ok(())
+}
+
+fn directory(path: &Path, mode: u32) -> Result<()> {
+    DirBuilder::new().mode(mode).create(path).context(|| format!("make {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use integration::wait;
+
+    use super::*;
+
+    fn there(spares: &Spares) -> usize {
+        lock(&spares.shared.state).ready.len()
+    }
+
+    #[test]
+    fn a_spare_is_taken_once_and_what_an_earlier_daemon_left_is_listed() {
+        let root = tempfile::tempdir().unwrap();
+        let (spares, old) = Spares::open(root.path()).unwrap();
+        assert!(old.is_empty());
+        // Nobody prepared anything yet: nothing is made.
+        assert!(!spares.take(&root.path().join("none")).unwrap());
+        wait::until("spares are made", || there(&spares) == FEWEST);
+        for number in 0..FEWEST {
+            let to = root.path().join(number.to_string());
+            wait::until("one is there", || there(&spares) > 0);
+            assert!(spares.take(&to).unwrap());
+            let mode = |name: &str| std::fs::metadata(to.join(name)).unwrap().permissions().mode() & 0o777;
+            assert_eq!((mode(""), mode("fs")), (0o700, 0o755));
+            assert!(read_dir(to.join("fs")).unwrap().chain(read_dir(to.join("work")).unwrap()).next().is_none());
+        }
+        // What is taken is replaced, and what cannot be put there is not handed out.
+        wait::until("more are made", || there(&spares) > FEWEST / 2);
+        assert!(!spares.take(&root.path().join("no/such")).unwrap());
+        drop(spares);
+        let (spares, old) = Spares::open(root.path()).unwrap();
+        assert_eq!(old, [root.path().join("spare/1")]);
+        assert_eq!(spares.first_batch, 2);
+    }
+
+    #[test]
+    fn batches_that_are_used_up_go() {
+        let root = tempfile::tempdir().unwrap();
+        let mut maker = Maker::new(Arc::new(root.path().to_owned()), 1);
+        for number in 0..BATCH {
+            let spare = maker.make().unwrap();
+            rename(&spare, root.path().join(format!("taken-{number}"))).unwrap();
+        }
+        let next = maker.make().unwrap();
+        assert_eq!(next, root.path().join("2/1"));
+        assert!(!root.path().join("1").try_exists().unwrap());
+        // A failure in between does not stop it.
+        std::fs::create_dir(root.path().join("2/2")).unwrap();
+        maker.make().unwrap_err();
+        assert_eq!(maker.make().unwrap(), root.path().join("2/3"));
+    }
+}
