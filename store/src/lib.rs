@@ -11,6 +11,7 @@
 //!   content/ingests/<n>/data    a blob that is still coming; outlives the daemon and is resumed
 //!   snapshots/<n>/fs            a layer's changes, in overlayfs' form: whiteouts are 0/0 devices, opaque directories an xattr
 //!   snapshots/<n>/work          overlayfs' work directory of an active snapshot
+//!   spare/<batch>/<n>/          empty trees that nobody has yet: the next snapshots
 //! RUN/   (0700; /run/tare-store)
 //!   ttrpc.sock                  0600; peers are asked for their user
 //! ```

@@ -39,6 +39,11 @@ const STEPS: &[Step] = &[
     ("commit", |it, store| store.try_run(&["commit", "--base", &it.first, "work", "committed"]).map(drop)),
     ("snapshot commit", |_, store| {
         let _ = store.try_run(&["snapshot", "rm", "kept"]);
+        // The first that a daemon prepares has another made ahead for who comes next.
+        let _ = store.try_run(&["snapshot", "rm", "ahead"]);
+        store.try_run(&["snapshot", "prepare", "ahead"])?;
+        integration::wait::until("an empty snapshot was made ahead", || spares(store) > 0);
+        store.try_run(&["snapshot", "rm", "ahead"]).or_else(gone)?;
         store.try_run(&["snapshot", "prepare", "other"]).or_else(exists)?;
         store.try_run(&["snapshot", "commit", "other", "kept"]).map(drop)
     }),
@@ -57,6 +62,12 @@ const STEPS: &[Step] = &[
     ("collect", |_, store| store.try_run(&["gc"]).map(drop)),
     ("import", |it, store| store.try_run(&["import", &it.archive]).map(drop)),
 ];
+
+/// Empty snapshots that wait for who prepares one.
+fn spares(store: &Store) -> usize {
+    let batches = std::fs::read_dir(store.root.join("spare")).into_iter().flatten();
+    batches.filter_map(|it| std::fs::read_dir(it.unwrap().path()).ok()).map(Iterator::count).sum()
+}
 
 fn exists(error: String) -> Result<String, String> {
     if error.contains("already") || error.contains("exists") { Ok(String::new()) } else { Err(error) }
