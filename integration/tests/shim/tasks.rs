@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use integration::shim_client::{Launch, Shim, Streams, block_on, refusal, soon};
 use integration::wait;
@@ -238,7 +239,11 @@ fn a_shared_pid_namespace_is_emptied_at_the_first_process_s_end() {
         let held = plan.hold().await;
         let pid = held.run().await;
         assert_eq!(held.shim.wait(&held.id, "").await.unwrap().exit_status, 3);
-        assert_eq!(held.shim.pids(&held.id).await.unwrap(), [(pid, None)], "only the one that ended");
+        // The other one has been killed, and may not have died of it yet.
+        let deadline = wait::deadline();
+        while held.shim.pids(&held.id).await.unwrap() != [(pid, None)] {
+            assert!(Instant::now() < deadline, "only the one that ended is left");
+        }
         held.shim.delete(&held.id, "").await.unwrap();
         held.end().await;
     });
