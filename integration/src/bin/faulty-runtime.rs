@@ -17,7 +17,7 @@
 //! create wrong-pid            does it, then writes a number into the pid file that no process has
 //! create hold                 does it, and leaves a process that holds the standard streams open for a minute
 //! create wait FILE            waits until FILE exists, then does it
-//! create late 11              does it, and returns that many seconds later
+//! create late FILE            does it, and returns once FILE exists
 //! ```
 #![allow(clippy::disallowed_methods)]
 
@@ -28,7 +28,6 @@ use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
-use std::time::Duration;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
@@ -72,7 +71,7 @@ fn main() -> ExitCode {
         }
         "late" => {
             let status = real(&arguments);
-            std::thread::sleep(Duration::from_secs(argument.parse().expect("seconds")));
+            integration::wait::file(Path::new(argument), |_| true);
             code(status)
         }
         "" => code(real(&arguments)),
