@@ -42,7 +42,7 @@ use crate::sys::process::{pidfd_send_signal, spawn_bound};
 /// How many events wait for a daemon that is away, before the oldest is dropped.
 pub const LIMIT: usize = 2048;
 /// How long the daemon may take for one event.
-const ANSWER: Duration = Duration::from_secs(5);
+pub const ANSWER: Duration = Duration::from_secs(5);
 /// The first wait after a failure; it doubles, up to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LAST_WAIT: Duration = Duration::from_secs(2);
@@ -91,7 +91,8 @@ struct Queue {
     /// Dropped since it was last said.
     dropped: Cell<u64>,
     more: Notify,
-    drained: Notify,
+    /// Told of each event that is no longer in flight.
+    landed: Notify,
 }
 
 impl Publisher {
@@ -118,16 +119,14 @@ impl Publisher {
         });
     }
 
-    /// Waits until the daemon has everything that was queued, at most this long.
-    pub async fn flush(&self, within: Duration) {
+    /// Waits until the daemon has everything that was queued, or has taken nothing for this long: a slow one gets all.
+    pub async fn flush(&self, patience: Duration) {
         let Some(queue) = &self.queue else { return };
-        let drained = async {
-            while queue.length() > 0 {
-                queue.drained.notified().await;
+        while queue.length() > 0 {
+            if timeout(patience, queue.landed.notified()).await.is_err() {
+                tracing::warn!(left = queue.length(), "the daemon takes no more events");
+                return;
             }
-        };
-        if timeout(within, drained).await.is_err() {
-            tracing::warn!(left = self.queued(), "the daemon did not take all events in time");
         }
     }
 
@@ -166,7 +165,7 @@ impl Queue {
     fn landed(&self) {
         self.in_flight.set(false);
         // Who waits looks at the length itself.
-        self.drained.notify_waiters();
+        self.landed.notify_waiters();
         let dropped = self.dropped.take();
         if dropped > 0 {
             tracing::error!(dropped, "the daemon was away too long: its oldest events are lost");

@@ -23,11 +23,14 @@ struct Told {
     to: UnboundedSender<Envelope>,
     refuses: AtomicU32,
     code: Code,
+    /// What it takes for each.
+    takes: Duration,
 }
 
 #[async_trait::async_trait]
 impl Events for Told {
     async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<tare_proto::Empty> {
+        tokio::time::sleep(self.takes).await;
         let refuses = self.refuses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if refuses.is_ok() {
             return Err(ttrpc::Error::RpcStatus(get_status(self.code, "not this one")));
@@ -39,13 +42,17 @@ impl Events for Told {
 
 async fn daemon(path: &Path, refuses: u32, code: Code) -> (Server, UnboundedReceiver<Envelope>) {
     let (to, told) = unbounded_channel();
+    (served(path, Told { to, refuses: AtomicU32::new(refuses), code, takes: Duration::ZERO }).await, told)
+}
+
+async fn served(path: &Path, told: Told) -> Server {
     // The one before died, its socket is still there.
     let _ = std::fs::remove_file(path);
-    let services: HashMap<_, _> = create_events(Arc::new(Told { to, refuses: AtomicU32::new(refuses), code }));
+    let services: HashMap<_, _> = create_events(Arc::new(told));
     let listener = UnixListener::bind(path).unwrap();
     let mut server = Server::new().add_listener(listener.try_into().unwrap()).register_service(services);
     server.start().await.unwrap();
-    (server, told)
+    server
 }
 
 fn publisher(daemon: Daemon) -> Publisher {
@@ -172,6 +179,27 @@ fn beyond_the_limit_the_oldest_go() {
         let (_server, mut told) = daemon(&path, 0, Code::OK).await;
         let expected: Vec<usize> = [0].into_iter().chain(4..=LIMIT + 3).collect();
         assert_eq!(numbers(&mut told, LIMIT + 1).await, expected);
+    });
+}
+
+#[test]
+fn a_slow_daemon_gets_all_before_the_end_and_one_that_takes_none_holds_nobody() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        let (to, mut told) = unbounded_channel();
+        let slow = Told { to, refuses: AtomicU32::new(0), code: Code::OK, takes: Duration::from_millis(300) };
+        let mut server = served(&path, slow).await;
+        let publisher = publisher(Daemon::Ttrpc(path.display().to_string()));
+        (0..10).for_each(|number| publisher.publish("/t", event(number)));
+        // More than one takes, less than all take.
+        publisher.flush(Duration::from_secs(2)).await;
+        assert_eq!(publisher.queued(), 0);
+        assert_eq!(numbers(&mut told, 10).await, (0..10).collect::<Vec<_>>());
+        server.shutdown().await.unwrap();
+        publisher.publish("/t", event(10));
+        publisher.flush(Duration::from_millis(1)).await;
+        assert_eq!(publisher.queued(), 1);
     });
 }
 

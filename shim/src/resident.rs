@@ -17,7 +17,7 @@ use tracing::Level;
 use crate::bootstrap::Config;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Result};
-use crate::events::{Daemon, Publisher, PublisherConfig};
+use crate::events::{ANSWER, Daemon, Publisher, PublisherConfig};
 use crate::exits::Children;
 use crate::service::services;
 use crate::socket::Listening;
@@ -26,8 +26,6 @@ use crate::sys::start::{replace_arguments, schedule_core};
 use crate::tasks::{self, Tasks};
 use crate::{log, server};
 
-/// How long the daemon has for the last events.
-const FLUSH: Duration = Duration::from_secs(2);
 /// How long after something was done memory is given back.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -129,7 +127,7 @@ fn serve(inheritance: Inheritance) -> Result<()> {
             if let Err(error) = listening.entry.remove() {
                 tracing::warn!(%error, "leave the socket");
             }
-            publisher.flush(FLUSH).await;
+            publisher.flush(ANSWER).await;
         };
         server::serve(listening.listener, services(tasks), over).await
     })

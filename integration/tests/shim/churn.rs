@@ -107,6 +107,8 @@ impl Churn {
         launch.events = Some(self.sink.clone());
         launch.options = Some(self.options.clone());
         launch.environment.push(("TARE_TEST_TAG".into(), self.rt.tag().into()));
+        // Many start at once, and on a slow host more than the usual minute may pass before a shim's container comes.
+        launch.environment.push(("TARE_SHIM_IDLE".into(), "3600".into()));
         Member { launch, id, status }
     }
 
