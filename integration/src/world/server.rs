@@ -14,6 +14,8 @@ pub struct Server {
     /// As the world counts.
     pid: String,
     log: Arc<Mutex<Vec<String>>>,
+    /// One that it needs, and that ends after it, in the same way.
+    below: Option<Box<Server>>,
 }
 
 impl Server {
@@ -45,10 +47,15 @@ impl Server {
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         });
-        let server = Server { name: arguments[0].to_owned(), child, pid, log };
+        let server = Server { name: arguments[0].to_owned(), child, pid, log, below: None };
         // The sender goes away with the daemon's output.
         assert!(wait_ready.recv().is_ok(), "{} ended before it was ready\n{}", arguments[0], server.log_tail());
         server
+    }
+
+    /// The same, with one that it needs.
+    pub fn upon(self, below: Server) -> Server {
+        Server { below: Some(Box::new(below)), ..self }
     }
 
     /// The last lines of its log.
@@ -59,16 +66,21 @@ impl Server {
     }
 
     /// Kills it, so that it can neither finish nor tidy anything.
-    pub fn kill(mut self, world: &World) -> String {
-        world.sh(User::Root, &format!("kill -s KILL {}", self.pid));
-        let _ = self.child.wait();
-        self.log_tail()
+    pub fn kill(self, world: &World) -> String {
+        self.end(world, "KILL")
     }
 
     /// Asks it to end, waits for that, and returns the end of its log.
-    pub fn stop(mut self, world: &World) -> String {
-        world.sh(User::Root, &format!("kill {}", self.pid));
+    pub fn stop(self, world: &World) -> String {
+        self.end(world, "TERM")
+    }
+
+    fn end(mut self, world: &World, signal: &str) -> String {
+        world.sh(User::Root, &format!("kill -s {signal} {}", self.pid));
         let _ = self.child.wait();
+        if let Some(below) = self.below.take() {
+            below.end(world, signal);
+        }
         // What it started may still hold its output (that is looked for elsewhere), so the reader is not waited for.
         self.log_tail()
     }

@@ -1,4 +1,4 @@
-//! dockerd, with the containerd and the shim it starts itself, driven by docker's command line.
+//! dockerd, with a containerd of its own and the shim that starts, driven by docker's command line.
 
 use integration::need;
 use integration::world::docker::{self, BUILDKIT_ROWS, PROLOGUE, REMAPPED_ROWS, ROWS, SETUP};
