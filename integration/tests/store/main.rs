@@ -18,4 +18,5 @@ mod pulls;
 mod python;
 mod registry;
 mod repair;
+mod rootless;
 mod trees;

@@ -87,8 +87,8 @@ impl Marks {
 }
 
 /// Sets an attribute of a thing that is open.
-pub(super) fn set_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8], rootless: bool) -> Result<()> {
-    judge(name, rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()), rootless)
+pub(super) fn set_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8], confined: bool) -> Result<()> {
+    judge(name, rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()), confined)
 }
 
 /// Takes an attribute away.
@@ -115,9 +115,9 @@ pub(super) fn set_xattr_at(
     name: &[u8],
     key: &[u8],
     value: &[u8],
-    rootless: bool,
+    confined: bool,
 ) -> Result<()> {
-    judge(key, rustix::fs::lsetxattr(by_proc(directory, name), key, value, XattrFlags::empty()), rootless)
+    judge(key, rustix::fs::lsetxattr(by_proc(directory, name), key, value, XattrFlags::empty()), confined)
 }
 
 /// A path that begins at an open directory and ends in a name that is not followed.
@@ -127,7 +127,7 @@ pub(super) fn by_proc(directory: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
     path
 }
 
-fn judge(name: &[u8], result: rustix::io::Result<()>, rootless: bool) -> Result<()> {
+fn judge(name: &[u8], result: rustix::io::Result<()>, confined: bool) -> Result<()> {
     let shown = || String::from_utf8_lossy(name).into_owned();
     match result {
         Ok(()) => Ok(()),
@@ -137,7 +137,7 @@ fn judge(name: &[u8], result: rustix::io::Result<()>, rootless: bool) -> Result<
             Ok(())
         }
         // Only root has these, and nobody has `user.` attributes on what is neither file nor directory.
-        Err(Errno::PERM) if rootless || name.starts_with(b"user.") => Ok(()),
+        Err(Errno::PERM) if confined || name.starts_with(b"user.") => Ok(()),
         Err(error) => Err(failed(&format!("set its extended attribute {:?}", shown()), error)),
     }
 }
@@ -182,17 +182,54 @@ fn read(get: impl Fn(&mut Vec<u8>) -> rustix::io::Result<usize>) -> Result<Vec<u
 }
 
 /// Copies owner, permissions, attributes and times: of a directory or file that the layer below has, marks excepted.
-pub(super) fn copy(from: BorrowedFd<'_>, stat: &Stat, to: BorrowedFd<'_>, marks: &Marks, rootless: bool) -> Result<()> {
-    if !rootless {
+pub(super) fn copy(from: BorrowedFd<'_>, stat: &Stat, to: BorrowedFd<'_>, marks: &Marks, rights: Rights) -> Result<()> {
+    if rights.owners {
         own(to, stat.st_uid, stat.st_gid)?;
     }
-    mode(to, stat.st_mode & 0o7777)?;
+    mode(to, rights.opened(stat.st_mode & 0o7777))?;
     for (name, value) in xattrs(from)? {
         if Some(&*name) != marks.opaque().map(str::as_bytes) {
-            set_xattr(to, &name, &value, rootless)?;
+            set_xattr(to, &name, &value, rights.confined)?;
         }
     }
+    rights.close(to, stat.st_mode & 0o7777)?;
     touch(to, &times_of(stat))
+}
+
+/// What this process may do to what it makes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rights {
+    /// Give it any owner. Without that, permissions count for us too.
+    pub(super) owners: bool,
+    /// Make no devices and no `trusted.*` attributes: only the host's root can.
+    pub(super) confined: bool,
+}
+
+impl Rights {
+    /// Permissions with which we can go on working on something whose own keep us out.
+    pub(super) fn opened(self, mode: u32) -> u32 {
+        if self.owners { mode } else { mode | 0o700 }
+    }
+
+    /// Its own permissions for what had [`Rights::opened`] ones.
+    pub(super) fn close(self, fd: impl AsFd, own: u32) -> Result<()> {
+        if self.opened(own) == own { Ok(()) } else { mode(fd, own) }
+    }
+
+    /// Does what a directory's own permissions could refuse its owner.
+    pub(super) fn within<T>(self, directory: impl AsFd + Copy, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.owners {
+            return work();
+        }
+        let stat = rustix::fs::fstat(directory).map_err(|error| failed("look at its directory", error))?;
+        let own = stat.st_mode & 0o7777;
+        if self.opened(own) != own {
+            mode(directory, self.opened(own))?;
+        }
+        let done = work()?;
+        self.close(directory, own)?;
+        Ok(done)
+    }
 }
 
 pub(super) fn own(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {

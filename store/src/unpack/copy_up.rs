@@ -29,7 +29,7 @@ impl Tree<'_> {
             None => rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev),
         };
         made.map_err(|error| failed("copy it up from the layer below", error))?;
-        if !self.options.rootless {
+        if self.rights.owners {
             let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
             rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|error| failed("give the copy its owner", error))?;
@@ -40,7 +40,7 @@ impl Tree<'_> {
                 .map_err(|error| failed("give the copy its permissions", error))?;
         }
         for (key, value) in attributes::xattrs_at(from, name)? {
-            attributes::set_xattr_at(to, name, &key, &value, self.options.rootless)?;
+            attributes::set_xattr_at(to, name, &key, &value, self.rights.confined)?;
         }
         rustix::fs::utimensat(to, name, &attributes::times_of(stat), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|error| failed("give the copy its times", error))
@@ -61,6 +61,6 @@ impl Tree<'_> {
         let written = std::io::copy(&mut old, &mut new).context(|| "copy it up from the layer below".to_owned())?;
         self.bytes += written.next_multiple_of(4096);
         let stat = rustix::fs::fstat(&old).map_err(|error| failed("look at it in the layer below", error))?;
-        attributes::copy(old.as_fd(), &stat, new.as_fd(), &self.marks, self.options.rootless)
+        attributes::copy(old.as_fd(), &stat, new.as_fd(), &self.marks, self.rights)
     }
 }

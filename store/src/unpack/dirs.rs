@@ -36,6 +36,8 @@ pub(super) struct Dir {
     pub(super) times: Timestamps,
     /// It may not have them now.
     pub(super) touched: bool,
+    /// The permissions that it has to have in the end, where they could keep us out meanwhile.
+    pub(super) mode: Option<u32>,
     used: u64,
     /// The links that led here: the directories they are in, and their names there.
     links: Vec<(u64, Vec<u8>)>,
@@ -51,6 +53,7 @@ impl Dir {
             group: (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid),
             times,
             touched: true,
+            mode: None,
             used: 0,
             links: Vec::new(),
         }
@@ -122,8 +125,14 @@ impl Tree<'_> {
         {
             self.put_away(oldest)?;
         }
+        let own = stat.st_mode & 0o7777;
+        let opened = self.rights.opened(own);
+        if opened != own {
+            attributes::mode(&*fd, opened)?;
+        }
         self.dirs.push(Dir {
             path,
+            mode: (opened != own).then_some(own),
             ino: stat.st_ino,
             group: (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid),
             touched: times.is_some(),
@@ -137,7 +146,12 @@ impl Tree<'_> {
 
     fn put_away(&mut self, slot: usize) -> Result<()> {
         let dir = self.dirs.swap_remove(slot);
+        self.close(&dir)?;
         if dir.touched { attributes::touch(&*dir.fd, &dir.times) } else { Ok(()) }
+    }
+
+    fn close(&self, dir: &Dir) -> Result<()> {
+        dir.mode.map_or(Ok(()), |own| self.rights.close(&*dir.fd, own))
     }
 
     /// Puts all away but the root and `but`: a directory or a link went, and paths may lead elsewhere now.
@@ -164,6 +178,7 @@ impl Tree<'_> {
     pub(super) fn put_all_away(&mut self) -> Result<()> {
         self.forget(None)?;
         let root = &self.dirs[0];
+        self.close(root)?;
         attributes::touch(&*root.fd, &root.times)
     }
 
@@ -265,15 +280,15 @@ impl Tree<'_> {
     /// Makes a directory that the layer has no entry for: like the one below, else root's with 0755.
     fn implied(&mut self, parent: &Rc<OwnedFd>, name: &[u8], like: Option<&Rc<OwnedFd>>) -> Result<OwnedFd> {
         let before = rustix::fs::fstat(&**parent).map_err(|error| failed("look at its directory", error))?;
-        rustix::fs::mkdirat(&**parent, name, Mode::from_raw_mode(0o755))
-            .map_err(|error| failed("make a directory of its path", error))?;
+        let make = || rustix::fs::mkdirat(&**parent, name, Mode::from_raw_mode(0o755));
+        self.rights.within(parent.as_fd(), || make().map_err(|error| failed("make a directory of its path", error)))?;
         let made = lower::directory(parent.as_fd(), name)?;
         self.inodes += 1;
         self.bytes += 4096;
         match like {
             Some(like) => {
                 let stat = rustix::fs::fstat(&**like).map_err(|error| failed("look at a directory below", error))?;
-                attributes::copy(like.as_fd(), &stat, made.as_fd(), &self.marks, self.options.rootless)?;
+                attributes::copy(like.as_fd(), &stat, made.as_fd(), &self.marks, self.rights)?;
             }
             None => {
                 if !self.exact {
@@ -291,8 +306,8 @@ impl Tree<'_> {
     /// The layer deletes a name and then has entries below it: a new directory that hides the old one.
     fn replace_whiteout(&mut self, parent: &Rc<OwnedFd>, name: &[u8]) -> Result<OwnedFd> {
         let before = rustix::fs::fstat(&**parent).map_err(|error| failed("look at its directory", error))?;
-        rustix::fs::unlinkat(&**parent, name, rustix::fs::AtFlags::empty())
-            .map_err(|error| failed("replace a whiteout", error))?;
+        let remove = || rustix::fs::unlinkat(&**parent, name, rustix::fs::AtFlags::empty());
+        self.rights.within(parent.as_fd(), || remove().map_err(|error| failed("replace a whiteout", error)))?;
         let made = self.implied(parent, name, None)?;
         self.marks.set_opaque(made.as_fd())?;
         attributes::touch(&**parent, &attributes::times_of(&before))?;

@@ -105,26 +105,36 @@ impl Tree<'_> {
     fn settle(&mut self, fd: BorrowedFd<'_>, entry: &Entry, made: Option<(Option<u32>, u32)>) -> Result<()> {
         let (uid, gid) = self.ids;
         let owned = made.is_some_and(|(group, _)| (entry.uid, entry.gid) == (uid, group.unwrap_or(gid)));
-        if !self.options.rootless && !owned {
+        if self.rights.owners && !owned {
             attributes::own(fd, entry.uid, entry.gid)?;
         }
-        if !self.exact || made.is_none_or(|(_, mode)| entry.mode != mode) {
+        // An ordinary user sets no attribute of his own of what he may not write to. A directory is closed when it is put away.
+        let stays_open = entry.kind == Kind::Directory || !entry.xattrs.is_empty();
+        let mode = if stays_open { self.rights.opened(entry.mode) } else { entry.mode };
+        if !self.exact || made.is_none_or(|(_, made)| mode != made) {
             if !self.exact {
                 attributes::drop_acls(fd)?;
             }
-            attributes::mode(fd, entry.mode)?;
+            attributes::mode(fd, mode)?;
         }
         for (name, value) in &entry.xattrs {
             if let Some(stored) = self.marks.stored(name) {
-                attributes::set_xattr(fd, &stored, value, self.options.rootless)?;
+                attributes::set_xattr(fd, &stored, value, self.rights.confined)?;
                 self.exact &= **name != *b"system.posix_acl_default";
             }
         }
-        Ok(())
+        match entry.kind {
+            Kind::Directory => Ok(()),
+            _ if stays_open => self.rights.close(fd, entry.mode),
+            _ => Ok(()),
+        }
     }
 
     /// The same of a directory that may have been there: what it had of its own goes.
     pub(super) fn settle_directory(&mut self, fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
+        if !self.rights.owners {
+            attributes::mode(fd, self.rights.opened(entry.mode))?;
+        }
         for (name, _) in attributes::xattrs(fd)? {
             if self.marks.shown(&name).is_some() {
                 attributes::remove_xattr(fd, &name)?;
@@ -142,7 +152,8 @@ impl Tree<'_> {
         entry: &Entry,
     ) -> Result<()> {
         // Set-id bits after the owner; in a set-group-id directory the new one has that bit too.
-        let plain = Mode::from_raw_mode(entry.mode & 0o777);
+        let made = self.rights.opened(entry.mode) & 0o777;
+        let plain = Mode::from_raw_mode(made);
         let make = |dir: BorrowedFd<'_>| rustix::fs::mkdirat(dir, name, plain);
         let before = match make(parent.as_fd()) {
             Ok(()) => Before::Nothing,
@@ -160,7 +171,7 @@ impl Tree<'_> {
         self.bytes += 4096;
         let fd = lower::directory(parent.as_fd(), name)?;
         let inherited = if group.is_some() { 0o2000 } else { 0 };
-        self.settle(fd.as_fd(), entry, Some((group, (entry.mode & 0o777) | inherited)))?;
+        self.settle(fd.as_fd(), entry, Some((group, made | inherited)))?;
         if before == Before::Other {
             // A file or whiteout of this layer stood there: what is below shows through neither.
             self.marks.set_opaque(fd.as_fd())?;
@@ -170,7 +181,14 @@ impl Tree<'_> {
 
     fn keep_made(&mut self, fd: OwnedFd, entry: &Entry) -> Result<()> {
         let slot = self.keep(entry.path.clone(), Rc::new(fd), Vec::new(), Some(attributes::times(entry)))?;
+        let rights = self.rights;
         let dir = &mut self.dirs[slot];
+        if !rights.owners {
+            // If it was in a slot before, that one has given it the permissions that it had.
+            let opened = rights.opened(entry.mode);
+            attributes::mode(&*dir.fd, opened)?;
+            dir.mode = (opened != entry.mode).then_some(entry.mode);
+        }
         dir.group = (entry.mode & 0o2000 != 0).then_some(entry.gid);
         self.implied.remove(&dir.ino);
         Ok(())
@@ -193,7 +211,7 @@ impl Tree<'_> {
             Kind::Fifo => FileType::Fifo,
             _ => FileType::Symlink,
         };
-        if self.options.rootless && matches!(entry.kind, Kind::Char | Kind::Block) {
+        if self.rights.confined && matches!(entry.kind, Kind::Char | Kind::Block) {
             return Ok(());
         }
         self.exclusively(parent, ino, name, "make it", |dir| match kind {
@@ -202,7 +220,7 @@ impl Tree<'_> {
         })?;
         self.inodes += 1;
         let (uid, gid) = self.ids;
-        if !self.options.rootless && (entry.uid, entry.gid) != (uid, group.unwrap_or(gid)) {
+        if self.rights.owners && (entry.uid, entry.gid) != (uid, group.unwrap_or(gid)) {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
             rustix::fs::chownat(&**parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|error| failed("give it its owner", error))?;
@@ -214,7 +232,7 @@ impl Tree<'_> {
         }
         for (key, value) in &entry.xattrs {
             if let Some(stored) = self.marks.stored(key) {
-                attributes::set_xattr_at(parent.as_fd(), name, &stored, value, self.options.rootless)?;
+                attributes::set_xattr_at(parent.as_fd(), name, &stored, value, self.rights.confined)?;
             }
         }
         rustix::fs::utimensat(&**parent, name, &attributes::times(entry), AtFlags::SYMLINK_NOFOLLOW)

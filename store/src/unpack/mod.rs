@@ -41,6 +41,7 @@ mod whiteout;
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::resume_unwind;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -77,7 +78,8 @@ pub struct Options {
     pub source: String,
     /// What no layer may exceed.
     pub limits: Limits,
-    /// Leave owners as they come out, and pass over what an ordinary user cannot make (devices, `trusted.*` xattrs).
+    /// Leave owners as they come out, and pass over what only the host's root can make (devices, `trusted.*` xattrs). The latter is done in
+    /// a user namespace anyway.
     pub rootless: bool,
 }
 
@@ -188,6 +190,15 @@ impl<R: Read> Read for Counted<'_, R> {
         self.read.fetch_add(length as u64, Ordering::Relaxed);
         Ok(length)
     }
+}
+
+/// Whether we are root of the first user namespace, in which everybody is himself: then nobody else's rules are in the way.
+fn is_hosts_root() -> bool {
+    static IS: LazyLock<bool> = LazyLock::new(|| {
+        let map = std::fs::read_to_string("/proc/self/uid_map");
+        nix::unistd::geteuid().is_root() && map.is_ok_and(|it| it.split_whitespace().eq(["0", "0", "4294967295"]))
+    });
+    *IS
 }
 
 /// A call that failed on what the layer wanted: some failures are the layer's own fault.

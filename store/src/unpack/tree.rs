@@ -7,7 +7,7 @@ use std::io::BufRead;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use super::attributes::{self, EPOCH, Marks};
+use super::attributes::{self, EPOCH, Marks, Rights};
 use super::dirs::Dir;
 use super::lower::View;
 use super::tar::{Entry, Kind, Reader, corrupt};
@@ -28,6 +28,7 @@ pub(super) struct Tree<'a> {
     /// The modes that calls are given are those that come out: no umask, and no default ACL so far.
     pub(super) exact: bool,
     pub(super) ids: (u32, u32),
+    pub(super) rights: Rights,
     /// In a whole tree: what this layer made, by directory and name; its whiteouts do not mean that.
     pub(super) ours: HashSet<u64>,
     hashing: RandomState,
@@ -65,6 +66,7 @@ impl<'a> Tree<'a> {
             // What lies in a whole tree already may have default ACLs.
             exact: umask_is_zero && overlay,
             ids: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+            rights: Rights { owners: !options.rootless, confined: options.rootless || !super::is_hosts_root() },
             ours: HashSet::new(),
             hashing: RandomState::new(),
             implied: HashSet::new(),
@@ -107,6 +109,7 @@ impl<'a> Tree<'a> {
         self.settle_directory(fd.as_fd(), entry)?;
         self.dirs[0].group = (entry.mode & 0o2000 != 0).then_some(entry.gid);
         self.dirs[0].times = attributes::times(entry);
+        self.dirs[0].mode = Some(entry.mode);
         Ok(())
     }
 
@@ -126,7 +129,7 @@ impl<'a> Tree<'a> {
         match self.lowers.as_ref().and_then(|lowers| lowers.first()) {
             Some(below) => {
                 let stat = rustix::fs::fstat(&**below).map_err(|error| failed("look at the root below", error))?;
-                attributes::copy(below.as_fd(), &stat, root.as_fd(), &self.marks, self.options.rootless)?;
+                attributes::copy(below.as_fd(), &stat, root.as_fd(), &self.marks, self.rights)?;
                 self.dirs[0].times = attributes::times_of(&stat);
             }
             None => attributes::mode(&*root, 0o755)?,

@@ -54,7 +54,7 @@ impl Tree<'_> {
             Some(stat) if is_directory => {
                 let own = lower::directory(dir.as_fd(), hidden)?;
                 if !self.only_implied(own.as_fd(), stat.st_ino)? {
-                    return self.marks.set_opaque(own.as_fd());
+                    return self.rights.within(own.as_fd(), || self.marks.set_opaque(own.as_fd()));
                 }
                 // It is here only since something in it was deleted before.
                 self.forget(Some(ino))?;
@@ -161,7 +161,8 @@ impl Tree<'_> {
     fn hide_at_root(&mut self, root: &Rc<std::os::fd::OwnedFd>, name: &[u8]) -> Result<()> {
         match lower::stat(root.as_fd(), name)? {
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                self.marks.set_opaque(lower::directory(root.as_fd(), name)?.as_fd())
+                let own = lower::directory(root.as_fd(), name)?;
+                self.rights.within(own.as_fd(), || self.marks.set_opaque(own.as_fd()))
             }
             Some(_) => Ok(()),
             None => {

@@ -1,0 +1,263 @@
+//! A store of somebody who is not the host's root: of an ordinary user, and of the root of a user namespace. Marks of overlayfs that
+//! he may set, and what he may not make is passed over.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use integration::registry::Registry;
+use integration::store::{Daemon, Ran, run, serve_on, tempdir, under_test};
+use integration::{need, skip};
+
+use crate::harness::publish;
+
+/// An ordinary user, of whom the host need not know.
+const UID: u32 = 2001;
+/// Root of the user namespace, as the host counts.
+const MAPPED: u32 = 100_000;
+
+/// What is not everybody's to make, and directories that keep their own owner out.
+const BASE: &str = "
+    mkdir -p etc dev closed/inner d/below old
+    echo one >etc/one; chown 7:8 etc/one; setfattr -n trusted.note -v x etc/one
+    echo secret >etc/secret; chmod 0 etc/secret
+    echo root >etc/setuid; chmod 4755 etc/setuid
+    mknod dev/null c 1 3; mkfifo dev/pipe
+    echo closed >closed/file; setfattr -n user.note -v kept closed/file; chmod 444 closed/file
+    echo gone >closed/gone; echo inner >closed/inner/file; chmod 555 closed/inner closed
+    echo below >d/below/file; echo old >old/file
+    chmod 555 .";
+
+/// Over it: whiteouts, opaque directories, a file in a directory's place, a hard link to a file below.
+const UPPER: &str = "
+    mkdir -p closed/inner d
+    touch closed/.wh.gone closed/inner/.wh..wh..opq d/.wh..wh..opq
+    echo more >closed/more; echo new >d/new; echo file >old
+    chmod 555 closed/inner closed .";
+
+/// What is seen of both.
+const SEEN: &str = "
+    cat etc/one closed/file closed/more d/new old
+    ls closed closed/inner d | tr '\\n' ' '; echo
+    stat -c %a . closed closed/inner closed/file etc/secret etc/setuid | tr '\\n' ' '; echo
+    getfattr --only-values -n user.note closed/file; [ -p dev/pipe ] && echo; ls dev";
+
+const AS_MADE: &str = "one\nclosed\nmore\nnew\nfile\n\
+    closed: file inner more  closed/inner:  d: new \n555 555 555 444 0 4755 \nkept\n";
+
+/// In a container on it.
+const CHANGES: &str = "
+    rm closed/file; rm -r d; mkdir d; echo again >d/again; echo changed >etc/one; mkdir new; chmod 500 new";
+
+const CHANGED: &str = "changed\nagain\nagain\n500";
+const LOOK: &str = "cat etc/one d/again; ls d; [ ! -e closed/file ]; stat -c %a new";
+
+/// A layer of what a script makes in its directory.
+fn made(script: &str) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let words = "tar --sort=name --numeric-owner --mtime=@1700000000 --xattrs '--xattrs-include=*' -cf - .";
+    let script = format!("umask 022; set -e; {script}\n{words}");
+    let output = Command::new("sh").args(["-c", &script]).current_dir(directory.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// A store, and how its owner runs a program.
+struct Owned {
+    daemon: Daemon,
+    program: PathBuf,
+    /// Words before those of a command.
+    before: Vec<String>,
+}
+
+/// `program` and its words in place of a command's own, which follow.
+fn behind(words: &[String], program: &Path, command: &Command) -> Command {
+    let mut wrapped = Command::new(&words[0]);
+    wrapped.args(&words[1..]).arg(program).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    wrapped
+}
+
+fn words(of: &[&str]) -> Vec<String> {
+    of.iter().map(|it| (*it).to_owned()).collect()
+}
+
+/// A directory of this user, with the program, which may lie where he cannot look.
+fn directory_of(uid: u32) -> (PathBuf, PathBuf) {
+    let dir = tempdir();
+    let program = dir.join("tare-store");
+    // By another process: whatever this one starts meanwhile would have the file open for writing, and it could not be run.
+    assert!(Command::new("cp").args([&under_test(), &program]).status().unwrap().success());
+    std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::create_dir(dir.join("seen")).unwrap();
+    for path in [dir.clone(), dir.join("seen")] {
+        chown(path, Some(uid), Some(uid)).unwrap();
+    }
+    (dir, program)
+}
+
+/// The daemon says to a socket of the test's that it is ready.
+fn for_everybody(dir: &Path) {
+    std::fs::set_permissions(dir.join("ready"), PermissionsExt::from_mode(0o777)).unwrap();
+}
+
+impl Owned {
+    fn by_a_user() -> Self {
+        let (dir, program) = directory_of(UID);
+        let before = words(&["setpriv", &format!("--reuid={UID}"), &format!("--regid={UID}"), "--clear-groups", "--"]);
+        let daemon = Daemon::spawn(&dir, &[], |command| {
+            for_everybody(&dir);
+            let log = std::fs::OpenOptions::new().append(true).open(dir.join("log")).unwrap();
+            *command = behind(&before, &program, command);
+            command.stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        });
+        Self { daemon, program, before }
+    }
+
+    /// Who has many users, but not the host's.
+    fn by_the_root_of_a_namespace() -> Self {
+        let (dir, program) = directory_of(MAPPED);
+        // Who is in a new namespace waits for its maps, which only somebody outside may write.
+        let enter = format!(
+            "mkfifo {0}/made {0}/mapped
+             (read _ <{0}/made; for map in uid gid; do echo 0 {MAPPED} 65536 >/proc/$$/${{map}}_map; done; echo >{0}/mapped) &
+             exec unshare --user --keep-caps sh -c 'echo >{0}/made; read _ <{0}/mapped; exec setpriv --reuid=0 --regid=0 --clear-groups -- \"$@\"' sh \"$@\"",
+            dir.display()
+        );
+        let daemon = Daemon::spawn(&dir, &[], |command| {
+            for_everybody(&dir);
+            let log = std::fs::OpenOptions::new().append(true).open(dir.join("log")).unwrap();
+            *command = behind(&words(&["sh", "-c", &enter, "sh"]), &program, command);
+            command.stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        });
+        let before = words(&["nsenter", "--user", "--target", &daemon.pid().to_string(), "--"]);
+        Self { daemon, program, before }
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        run(behind(&self.before, &self.program, &self.daemon.command(args)), None)
+    }
+
+    /// What a script prints in a mount of a snapshot, which goes with it. The owner of the store is root there.
+    fn within(&self, kind: &str, key: &str, parent: &str, script: &str) -> String {
+        let seen = self.daemon.dir.join("seen");
+        let mount = self.run(&["snapshot", kind, key, parent, "--target", seen.to_str().unwrap()]).ok().stdout;
+        assert!(mount.contains("userxattr"), "{mount}");
+        let script = format!("set -eu; {mount}\ncd {}\n{script}", seen.display());
+        let root = if self.before[0] == "nsenter" { "-m" } else { "-rm" };
+        let inside = words(&["unshare", root, "sh", "-c"]);
+        let mut command = Command::new(&self.before[0]);
+        command.args(&self.before[1..]).args(inside).arg(script);
+        run(command, None).ok().stdout
+    }
+
+    fn chain(&self, image: &str) -> String {
+        let inspected: serde_json::Value =
+            serde_json::from_str(&self.run(&["--json", "inspect", image]).ok().stdout).unwrap();
+        inspected["chainId"].as_str().unwrap().to_owned()
+    }
+}
+
+/// From a registry to a container's changes, and what comes of them at root's store.
+fn goes_round(store: Owned) {
+    let registry = Registry::start();
+    let image = publish(&registry, "app", "1", &[made(BASE), made(UPPER)]);
+    store.run(&["pull", &image]).ok();
+    let chain = store.chain(&image);
+    assert_eq!(store.within("view", "seen", &chain, SEEN), AS_MADE.to_owned() + "pipe\n");
+    store.within("prepare", "work", &chain, CHANGES);
+    store.run(&["commit", "work", "example.org/made", "--base", &image]).ok();
+    assert_eq!(store.within("view", "made", &store.chain("example.org/made"), LOOK).trim(), CHANGED);
+    let pushed = image.replace("app:1", "made:1");
+    store.run(&["push", "example.org/made", &pushed]).ok();
+    assert_eq!(store.run(&["fsck"]).ok().stdout, "0 problems, 0 repaired\n");
+
+    // The same layers, where marks are root's.
+    let roots = Daemon::start();
+    roots.run(&["pull", &pushed]).ok();
+    let chain = roots.json(&["inspect", &pushed])["chainId"].as_str().unwrap().to_owned();
+    let seen = roots.dir.join("seen");
+    std::fs::create_dir(&seen).unwrap();
+    let mount = roots.run(&["snapshot", "view", "made", &chain, "--target", seen.to_str().unwrap()]).ok().stdout;
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &format!("set -eu; {mount}\ncd {}\n{LOOK}; [ -c dev/null ]", seen.display())]);
+    assert_eq!(run(command, None).ok().stdout.trim(), CHANGED);
+    roots.stop();
+
+    // And nothing is left behind, whatever its permissions are.
+    for key in ["seen", "work", "made"] {
+        store.run(&["snapshot", "rm", key]).ok();
+    }
+    store.run(&["rmi", &image, "example.org/made:latest"]).ok();
+    store.run(&["gc"]).ok();
+    let left = std::fs::read_dir(store.daemon.dir.join("root/snapshots")).unwrap().count();
+    assert_eq!(left, 0);
+    let dir = store.daemon.dir.clone();
+    store.daemon.stop();
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// Why an ordinary user can mount nothing here, if he cannot.
+fn no_user_namespaces() -> bool {
+    let mut command = Command::new("setpriv");
+    command.args([
+        &format!("--reuid={UID}"),
+        &format!("--regid={UID}"),
+        "--clear-groups",
+        "--",
+        "unshare",
+        "-rm",
+        "true",
+    ]);
+    run(command, None).code != Some(0)
+}
+
+#[test]
+fn an_ordinary_user_has_a_store() {
+    need!("setpriv", "unshare", "setfattr");
+    if no_user_namespaces() {
+        skip!("this host lets no ordinary user make a user namespace");
+    }
+    goes_round(Owned::by_a_user());
+}
+
+#[test]
+fn the_root_of_a_user_namespace_has_a_store() {
+    need!("setpriv", "unshare", "nsenter", "setfattr");
+    goes_round(Owned::by_the_root_of_a_namespace());
+}
+
+/// Who may not write to a root is told what was tried on what, and who may not speak to a daemon too.
+#[test]
+fn who_may_not_is_told_so() {
+    need!("setpriv");
+    let owned = Owned::by_a_user();
+    let others = directory_of(0).0;
+    std::fs::create_dir_all(others.join("root/metadata.db")).unwrap();
+    std::fs::set_permissions(others.join("root"), PermissionsExt::from_mode(0o700)).unwrap();
+    for (root, named, why) in [
+        (others.join("root"), "root", "belongs to user 0"),
+        (others.join("root/below"), "root/below", "Permission denied"),
+        (others.join("new"), "new", "Permission denied"),
+    ] {
+        let command = serve_on(&owned.daemon.dir.join("other/s"), &root, &[]);
+        let ran = run(behind(&owned.before, &owned.program, &command), None).fails();
+        assert!(ran.stderr.contains(why) && ran.stderr.contains(named), "{}", ran.stderr);
+    }
+    // A socket of another user's, even where its directory would let one in.
+    let roots = Daemon::start();
+    let ran = run(behind(&owned.before, &owned.program, &roots.command(&["images"])), None).fails();
+    let told = format!("tare-store: {} belongs to another user: run this as that user\n", roots.socket().display());
+    assert_eq!(ran.stderr, told);
+    roots.stop();
+    let dir = owned.daemon.dir.clone();
+    owned.daemon.stop();
+    for dir in [dir, others] {
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}
