@@ -9,6 +9,7 @@ mod cli;
 mod commit;
 mod conditions;
 mod crash;
+mod credentials;
 mod daemon;
 mod harness;
 mod hostile;
