@@ -15,6 +15,7 @@ mod harness;
 mod hostile;
 mod others;
 mod power;
+mod proxies;
 mod pulls;
 mod python;
 mod registry;
