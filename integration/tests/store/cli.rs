@@ -1,10 +1,12 @@
 //! The commands for what images are made of.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use integration::store::Daemon;
-use serde_json::json;
+use integration::registry::{Auth, Registry};
+use integration::store::{Daemon, client, run};
+use serde_json::{Value, json};
 
 #[test]
 fn blobs() {
@@ -150,5 +152,120 @@ fn what_the_store_is_and_what_it_takes() {
     );
     assert_eq!(store.run(&["images"]).ok().stdout, "NAME  DIGEST  KIND  UPDATED\n");
     assert!(store.run(&["inspect", "none"]).fails().stderr.contains("none"));
+    store.stop();
+}
+
+/// The commands that `--help` lists, with those of groups.
+fn commands(within: &[&str]) -> BTreeSet<String> {
+    let help = run(client(Path::new("/none"), &[within, &["--help"]].concat()), None).ok().stdout;
+    let listed = help.lines().skip_while(|it| *it != "Commands:").skip(1).take_while(|it| !it.is_empty());
+    let mut found = BTreeSet::new();
+    for name in listed.filter_map(|it| it.split_whitespace().next()).filter(|it| *it != "help") {
+        let path = [within, &[name]].concat();
+        let below = commands(&path);
+        found.extend(if below.is_empty() { BTreeSet::from([path.join(" ")]) } else { below });
+    }
+    found
+}
+
+/// With `--json` every command answers in JSON or says nothing, whatever it does: programs need not know which ones talk to people.
+#[test]
+fn every_command_answers_in_json() {
+    let (store, registry) = (Daemon::start(), Registry::start());
+    let layout = super::archives::layout(&store.dir);
+    let file = |name: &str| store.dir.join(name).to_str().unwrap().to_owned();
+    let (host, config, out, out_dir) = (registry.host(), file("config.json"), file("out.tar"), file("out"));
+    let pushed = format!("{host}/team/app:1");
+    let repository = format!("{host}/team/app");
+    let blob = integration::registry::digest(b"blob");
+    let empty = integration::registry::digest(b"");
+    let mut left = commands(&[]);
+    assert!(left.len() > 40, "{left:?}");
+    let mut layer = String::new();
+    let mut chain = String::new();
+    let rows: &[&[&str]] = &[
+        &["info"],
+        &["import", layout.to_str().unwrap(), "--name", "app", "--no-unpack"],
+        &["unpack", "app:v1"],
+        &["images"],
+        &["inspect", "app:v1"],
+        &["tag", "app:v1", &pushed],
+        &["push", &pushed],
+        &["pull", &pushed],
+        &["tags", &repository],
+        &["search", "app", "--host", &host],
+        &["referrers", &pushed],
+        &["export", "app:v1", "-o", &out],
+        &["export", "app:v1", "--directory", &out_dir],
+        &["snapshot prepare", "work", "CHAIN"],
+        &["snapshot view", "below", "CHAIN"],
+        &["snapshot mounts", "work"],
+        &["snapshot ls"],
+        &["snapshot info", "work"],
+        &["snapshot usage", "work"],
+        &["snapshot label", "work", "a=b"],
+        &["commit", "work", "made", "--base", "app:v1"],
+        &["diff create", "work", "below"],
+        &["snapshot prepare", "applied", "CHAIN"],
+        &["diff apply", "LAYER", "applied"],
+        &["snapshot commit", "applied", "kept"],
+        &["snapshot rm", "kept", "below", "work"],
+        &["snapshot cleanup"],
+        &["content put", "ref"],
+        &["content ls"],
+        &["content info", &blob],
+        &["content label", &blob, "a=b"],
+        &["content ingests"],
+        &["content rm", &blob],
+        &["lease create", "l"],
+        &["lease create"],
+        &["lease add", "l", "content", &empty],
+        &["lease resources", "l"],
+        &["lease drop", "l", "content", &empty],
+        &["lease ls"],
+        &["lease rm", "l"],
+        &["namespace create", "other", "a=b"],
+        &["namespace label", "other", "a=c"],
+        &["namespace ls"],
+        &["namespace rm", "other"],
+        &["df"],
+        &["fsck"],
+        &["rmi", "app:v1", &pushed],
+        &["gc"],
+    ];
+    let check = |words: &[&str], input: &[u8]| {
+        let words: Vec<&str> = words[0].split(' ').chain(words[1..].iter().copied()).chain(["--json"]).collect();
+        let ran = store.fed(&words, input).ok();
+        let parse =
+            |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{words:?}: {error}: {line}"));
+        ran.stdout.lines().map(parse).fold(Value::Null, |_, it| it)
+    };
+    for words in rows {
+        left.remove(words[0]);
+        let words: Vec<&str> = words
+            .iter()
+            .map(|it| match *it {
+                "CHAIN" => chain.as_str(),
+                "LAYER" => layer.as_str(),
+                other => other,
+            })
+            .collect();
+        let answer = check(&words, b"blob");
+        match words[0] {
+            "unpack" => chain = answer["result"]["images"][0]["chainId"].as_str().unwrap().to_owned(),
+            "diff create" => layer = answer["digest"].as_str().unwrap().to_owned(),
+            _ => {}
+        }
+    }
+    registry.faults(|it| it.auth = Auth::Basic("me".into(), "secret".into()));
+    check(&["login", &host, "--user", "me", "--password-stdin", "--docker-config", &config], b"secret");
+    check(&["logout", &host, "--docker-config", &config], b"");
+    left.remove("login");
+    left.remove("logout");
+    // A blob's bytes are its own; one that is still coming there is not; and the daemon answers nobody here.
+    for word in ["content get", "content abort", "serve"] {
+        assert!(left.remove(word), "{word}");
+    }
+    assert_eq!(left, BTreeSet::new(), "no row is for these");
     store.stop();
 }

@@ -13,6 +13,8 @@ use super::output::{self, Done, Failure, ago, json_time, short, size, table};
 use super::transfer::descriptor;
 use super::watch::printable;
 use super::{Session, args_parts, credentials};
+use crate::error::{Error, Kind, Result};
+use crate::registry::reference::Reference;
 
 pub(super) async fn list(session: &Session, args: args::Images) -> Done {
     let mut request = ListImagesRequest::new();
@@ -58,17 +60,31 @@ fn kind(media_type: &str) -> &str {
 pub(super) async fn remove(session: &Session, args: args::Rmi) -> Done {
     let last = args.names.len() - 1;
     for (n, name) in args.names.into_iter().enumerate() {
-        let mut request = DeleteImageRequest::new();
-        request.name.clone_from(&name);
         // One collection, after the last name.
-        request.sync = args.sync && n == last;
-        let response = session.client.images().delete(session.client.context(), &request).await;
-        response.map_err(|error| session.client.failed(error))?;
+        let name = remove_one(session, &name, args.sync && n == last).await?;
         if !session.json && !session.quiet {
             output::line(&name)?;
         }
     }
     Ok(())
+}
+
+/// A name as it is, or else the one that people mean by it: `debian` is `docker.io/library/debian:latest`. The name that is gone.
+async fn remove_one(session: &Session, name: &str, sync: bool) -> Result<String> {
+    let meant = name.parse::<Reference>().ok().map(|it| it.to_string()).filter(|it| it != name);
+    let mut missing = None;
+    for name in std::iter::once(name.to_owned()).chain(meant) {
+        let mut request = DeleteImageRequest::new();
+        (request.name, request.sync) = (name.clone(), sync);
+        match session.client.images().delete(session.client.context(), &request).await {
+            Ok(_) => return Ok(name),
+            Err(error) => match session.client.failed(error) {
+                error if error.kind == Kind::NotFound => missing = missing.or(Some(error)),
+                error => return Err(error),
+            },
+        }
+    }
+    Err(missing.unwrap_or_else(|| Error::not_found(format!("there is no image {name:?}"))))
 }
 
 pub(super) async fn tag(session: &Session, args: args::Tag) -> Done {
