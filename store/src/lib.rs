@@ -83,6 +83,8 @@ mod archive_tests;
 #[cfg(test)]
 mod poison_tests;
 #[cfg(test)]
+mod push_tests;
+#[cfg(test)]
 mod real_tests;
 #[cfg(test)]
 mod registry_tests;

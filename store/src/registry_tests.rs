@@ -50,7 +50,7 @@ pub(crate) async fn pull(store: &Store, registry: &Registry, tag: &str) -> Resul
     pull::pull(store, &ns(), request(registry, tag), &Progress::silent()).await
 }
 
-async fn push(store: &Store, source: &str, target: &str) -> Result<Pushed> {
+pub(crate) async fn push(store: &Store, source: &str, target: &str) -> Result<Pushed> {
     let request = push::Request {
         source: source.to_owned(),
         target: Some(target.parse().unwrap()),
