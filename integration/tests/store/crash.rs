@@ -190,6 +190,59 @@ fn killed_at(scenario: &Scenario, expected: &Expected, point: &str, nth: usize) 
     hit
 }
 
+/// What others pass first, in the run above: each time that they pass a point, whichever it is, is played here.
+const THROUGHOUT: &[&str] = &["unpack", "commit", "collect"];
+
+#[test]
+fn a_kill_at_any_moment_of_a_call_is_recovered_by_the_next() {
+    let scenario = Scenario::new();
+    let mut store = Store::running();
+    let saved = tempfile::tempdir().unwrap();
+    let copy = |from: &Path, to: &Path| {
+        let _ = std::fs::remove_dir_all(to);
+        assert!(std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+    };
+    let mut expected = Expected { first: Tree::new(), second: Tree::new() };
+    let mut done = Vec::new();
+    for (name, step) in STEPS {
+        if THROUGHOUT.contains(name) {
+            store.kill();
+            copy(&store.root, &saved.path().join("root"));
+            let mut killed = 0;
+            loop {
+                copy(&saved.path().join("root"), &store.root);
+                let nth = format!("*:{}", killed + 1);
+                let begun = store.start_with(&[("TARE_STORE_FAULT", &nth)]);
+                let result = begun.and_then(|()| step(&scenario, &store));
+                if !store.was_killed(result.is_err()) {
+                    result.unwrap_or_else(|error| panic!("{name} without a kill: {error}"));
+                    break;
+                }
+                killed += 1;
+                store.start();
+                store.is_sound().unwrap_or_else(|error| panic!("{name}, killed at {nth}: {error}"));
+                scenario.holds(&done, name, &expected, &store);
+                step(&scenario, &store).unwrap_or_else(|error| panic!("{name} again after {nth}: {error}"));
+                store.is_sound().unwrap_or_else(|error| panic!("{name} again after {nth}: {error}"));
+                store.kill();
+            }
+            assert!(killed > 3, "{name} passes only {killed} points");
+            // The last daemon may still be killed by what it comes to.
+            store.kill();
+            store.start();
+        } else {
+            step(&scenario, &store).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        match *name {
+            "pull" => expected.first = store.tree(&scenario.first),
+            "unpack" => expected.second = store.tree(&scenario.second),
+            _ => {}
+        }
+        done.push(*name);
+        scenario.holds(&done, "", &expected, &store);
+    }
+}
+
 /// When everything is removed, no byte is left.
 fn leaves_nothing(store: &Store, when: &str) {
     for image in store.images() {
