@@ -265,12 +265,25 @@ fn memory_stays_bounded_whatever_is_pulled() {
     let names: Vec<String> = (0..20_000).map(|it| format!("d{}/f{it}", it % 100)).collect();
     let many = layer(&names.iter().map(|it| (it.as_str(), b"x" as &[u8])).collect::<Vec<_>>());
     let image = publish(&registry, "large", "1", &[zeros, many, layer(&[("noise", &noise(4, 48 << 20))])]);
+    let peak = |store: &Store| -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", store.pid())).unwrap();
+        let peak = status.lines().find_map(|it| it.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
+    };
     let store = Store::running();
     store.run(&["pull", "--quiet", &image]);
-    let status = fs::read_to_string(format!("/proc/{}/status", store.pid())).unwrap();
-    let peak = status.lines().find_map(|it| it.strip_prefix("VmHWM:")).unwrap();
-    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    assert!(peak < 64 << 10, "the peak was {peak} KiB");
+    assert!(peak(&store) < 64 << 10, "the peak was {} KiB", peak(&store));
+    // Archives stream as well, in both directions.
+    let archive = store.root.with_file_name("archive.tar");
+    store.run(&["export", "--quiet", "--output", archive.to_str().unwrap(), &image]);
+    assert!(fs::metadata(&archive).unwrap().len() > 48 << 20);
+    let other = Store::running();
+    let mut import = other.command(&["import", "--quiet", "-"]);
+    let output = import.stdin(File::open(archive).unwrap()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for store in [&store, &other] {
+        assert!(peak(store) < 64 << 10, "the peak was {} KiB", peak(store));
+    }
 }
 
 #[test]

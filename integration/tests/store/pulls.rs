@@ -109,10 +109,17 @@ fn all_platforms_come_and_each_is_unpacked() {
 /// By policy: what is unpacked is not kept compressed as well, and is gone when the pull says that it is done.
 #[test]
 fn discarded_blobs_are_gone_with_the_pulls_end() {
-    let (store, registry) = (Daemon::start(), Registry::start());
+    discarded(&[], &["--discard-blobs"]);
+    discarded(&["--discard-blobs"], &[]);
+}
+
+/// By a flag of the daemon, or of the pull.
+fn discarded(of_daemon: &[&str], of_pull: &[&str]) {
+    let (dir, registry) = (tempdir(), Registry::start());
+    let store = Daemon::start_in(&dir, of_daemon);
     let layers = [layer(&[("a", &noise(6, 200_000))]), layer(&[("b", &noise(7, 200_000))])];
     let image = publish(&registry, "app", "1", &layers);
-    store.run(&["pull", "--discard-blobs", &image]).ok();
+    store.run(&[&["pull"], of_pull, &[&image]].concat()).ok();
     let blobs = store.json(&["content", "ls"]);
     let large: Vec<_> = blobs.as_array().unwrap().iter().filter(|it| it["size"].as_u64() > Some(100_000)).collect();
     assert!(large.is_empty(), "{large:?}");
@@ -127,6 +134,8 @@ fn discarded_blobs_are_gone_with_the_pulls_end() {
     store.run(&["export", &image, "-o", store.dir.join("out.tar").to_str().unwrap()]).fails();
     store.run(&["push", &image, &image.replace("app:1", "copy:1")]).ok();
     store.run(&["pull", &image]).ok();
-    store.run(&["export", &image, "-o", store.dir.join("out.tar").to_str().unwrap()]).ok();
+    let again = store.run(&["export", &image, "-o", store.dir.join("out.tar").to_str().unwrap()]);
+    assert_eq!(again.code == Some(0), of_daemon.is_empty(), "the daemon's policy is for each pull: {}", again.stderr);
     store.stop();
+    fs::remove_dir_all(dir).unwrap();
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use integration::registry::{Auth, Registry};
-use integration::store::{Daemon, run};
+use integration::store::{Daemon, run, tempdir};
 
 /// A daemon that has the image `v1` of a layout, and a registry that has it too.
 fn pushed() -> (Daemon, Registry, String) {
@@ -59,9 +59,10 @@ fn what_is_pushed_is_pulled_with_its_progress() {
 /// On a terminal there are bars; nothing of them is left when the result is printed.
 #[test]
 fn a_terminal_gets_bars() {
-    let (store, registry, name) = pushed();
+    let (_first, registry, name) = pushed();
     registry.faults(|it| it.slow = Some((256 << 10, 100)));
-    store.run(&["rmi", &name, "--sync"]).ok();
+    let dir = tempdir();
+    let store = Daemon::start_in(&dir, &["--parallel", "1"]);
     // script(1) gives the command a terminal.
     let program = integration::store::under_test();
     let line = format!("{} --socket {} pull {name}", program.display(), store.socket().display());
@@ -72,7 +73,12 @@ fn a_terminal_gets_bars() {
     assert!(ran.stdout.contains("MiB/s") || ran.stdout.contains("KiB/s"), "{:?}", ran.stdout);
     let last = ran.stdout.trim_end().rsplit('\n').next().unwrap();
     assert!(last.contains(&name) && last.contains("fetched)"), "{last:?}");
+    // One blob at a time: what waits is said, and what is unpacked behind its bytes.
+    for said in [" waiting ", ", 1 waiting, 0 of 2 done", "fetching, unpacked ", "syncing", "1 of 2 done"] {
+        assert!(ran.stdout.contains(said), "{said:?} is not in {:?}", ran.stdout);
+    }
     store.stop();
+    std::fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]
