@@ -9,6 +9,7 @@ mod cri;
 mod docker;
 mod failures;
 mod held;
+mod layers;
 mod resources;
 mod sandbox;
 mod statistics;
