@@ -7,6 +7,9 @@
     store-client.py SOCKET root IMAGE KEY        prepares a snapshot of its root and prints the mounts
     store-client.py SOCKET cat DIGEST            writes a blob to standard output, and compares it with its digest
     store-client.py SOCKET put REFERENCE         stores standard input as a blob, and prints its digest
+    store-client.py SOCKET keep LEASE DIGEST     makes a lease that keeps a blob, and prints what it keeps
+    store-client.py SOCKET layer KEY             makes a layer of a snapshot's changes, and prints its digest and size
+    store-client.py SOCKET names                 prints the names of all images
 
 On the wire, a message is a header and a body. The header has ten bytes: the body's length (4), the stream (4, odd numbers), a type
 (1: request 1, response 2, data 3) and flags (1: 1 the last of its side, 2 more follow, 4 no body).
@@ -20,6 +23,8 @@ import struct
 import subprocess
 import sys
 import tempfile
+
+from google.protobuf import empty_pb2
 
 REQUEST, RESPONSE, DATA = 1, 2, 3
 LAST, MORE, EMPTY = 1, 2, 4
@@ -40,7 +45,7 @@ def compiled(folder):
     protos = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "proto", "proto")
     with open(os.path.join(folder, "ttrpc.proto"), "w") as file:
         file.write(TTRPC)
-    names = ["store", "content", "images", "snapshots", "types"]
+    names = ["store", "content", "images", "snapshots", "leases", "diff", "types"]
     files = [os.path.join(protos, name + ".proto") for name in names] + [os.path.join(folder, "ttrpc.proto")]
     subprocess.run(["protoc", "-I", protos, "-I", folder, "--python_out", folder] + files, check=True)
     sys.path.insert(0, folder)
@@ -192,12 +197,37 @@ def put(client, reference):
     print(next(answers).digest)
 
 
+def keep(client, lease, digest):
+    service = "containerd.services.leases.v1.Leases"
+    client.call(service, "Create", leases.CreateRequest(id=lease), leases.CreateResponse)
+    kept = leases.Resource(id=digest, type="content")
+    client.call(service, "AddResource", leases.AddResourceRequest(id=lease, resource=kept), empty_pb2.Empty)
+    request = leases.ListResourcesRequest(id=lease)
+    for resource in client.call(service, "ListResources", request, leases.ListResourcesResponse).resources:
+        print(resource.type, resource.id)
+
+
+def layer(client, key):
+    request = snapshots.MountsRequest(key=key)
+    mounts = client.call("containerd.services.snapshots.v1.Snapshots", "Mounts", request, snapshots.MountsResponse).mounts
+    request = diff.DiffRequest(right=mounts, media_type="application/vnd.oci.image.layer.v1.tar+gzip")
+    made = client.call("containerd.services.diff.v1.Diff", "Diff", request, diff.DiffResponse).diff
+    print(made.digest, made.size)
+
+
+def names(client):
+    request = images.ListImagesRequest()
+    for image in client.call("containerd.services.images.v1.Images", "List", request, images.ListImagesResponse).images:
+        print(image.name)
+
+
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    commands = {"pull": pull, "import": take, "inspect": inspect, "root": root, "cat": cat, "put": put}
+    commands = {"pull": pull, "import": take, "inspect": inspect, "root": root, "cat": cat, "put": put, "keep": keep, "layer": layer}
+    commands["names"] = names
     with tempfile.TemporaryDirectory() as made:
-        store, content, images, snapshots, types, ttrpc = compiled(made)
+        store, content, images, snapshots, leases, diff, types, ttrpc = compiled(made)
         try:
             commands[sys.argv[2]](Client(sys.argv[1]), *sys.argv[3:])
         except Refused as error:

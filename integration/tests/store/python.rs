@@ -42,5 +42,15 @@ fn another_language_needs_the_proto_files_alone() {
     let root = python(&store, &["root", "from/python:v1", "c"], None).ok().stdout;
     assert!(root.contains("mount overlay overlay") && root.contains("lowerdir="), "{root}");
     assert_eq!(store.json(&["snapshot", "info", "c"])["parent"], chain);
+
+    // Each of containerd's services answers: images above and here, content, snapshots, leases, diff.
+    assert_eq!(python(&store, &["names"], None).ok().stdout.trim(), name);
+    assert_eq!(python(&store, &["keep", "l", &digest], None).ok().stdout, format!("content {digest}\n"));
+    assert_eq!(store.json(&["lease", "resources", "l"])[0]["id"], digest);
+    let upper = integration::store::upper(&store.json(&["snapshot", "prepare", "changed"]));
+    std::fs::write(upper.join("file"), "text").unwrap();
+    let said = python(&store, &["layer", "changed"], None).ok().stdout;
+    let (layer, size) = said.trim().split_once(' ').unwrap();
+    assert_eq!(store.json(&["content", "info", layer])["size"].to_string(), size);
     store.stop();
 }
