@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use integration::registry::Registry;
-use integration::store::{Daemon, Ran, run, serve_on, tempdir, under_test};
+use integration::store::{Daemon, Ran, run, serve_on, tempdir, under_test, upper};
 use integration::{need, skip};
 
 use crate::harness::publish;
@@ -20,13 +20,15 @@ const MAPPED: u32 = 100_000;
 const BASE: &str = "
     mkdir -p etc dev closed/inner d/below old
     echo one >etc/one; chown 7:8 etc/one; setfattr -n trusted.note -v x etc/one
-    echo secret >etc/secret; chmod 0 etc/secret
     echo root >etc/setuid; chmod 4755 etc/setuid
     mknod dev/null c 1 3; mkfifo dev/pipe
     echo closed >closed/file; setfattr -n user.note -v kept closed/file; chmod 444 closed/file
     echo gone >closed/gone; echo inner >closed/inner/file; chmod 555 closed/inner closed
     echo below >d/below/file; echo old >old/file
     chmod 555 .";
+
+/// A file that its own owner may not read.
+const SECRET: &str = "mkdir etc; echo secret >etc/secret; chmod 0 etc/secret";
 
 /// Over it: whiteouts, opaque directories, a file in a directory's place, a hard link to a file below.
 const UPPER: &str = "
@@ -39,11 +41,11 @@ const UPPER: &str = "
 const SEEN: &str = "
     cat etc/one closed/file closed/more d/new old
     ls closed closed/inner d | tr '\\n' ' '; echo
-    stat -c %a . closed closed/inner closed/file etc/secret etc/setuid | tr '\\n' ' '; echo
+    stat -c %a . closed closed/inner closed/file etc/setuid | tr '\\n' ' '; echo
     getfattr --only-values -n user.note closed/file; [ -p dev/pipe ] && echo; ls dev";
 
 const AS_MADE: &str = "one\nclosed\nmore\nnew\nfile\n\
-    closed: file inner more  closed/inner:  d: new \n555 555 555 444 0 4755 \nkept\n";
+    closed: file inner more  closed/inner:  d: new \n555 555 555 444 4755 \nkept\n";
 
 /// In a container on it.
 const CHANGES: &str = "
@@ -149,11 +151,24 @@ impl Owned {
         let mount = self.run(&["snapshot", kind, key, parent, "--target", seen.to_str().unwrap()]).ok().stdout;
         assert!(mount.contains("userxattr"), "{mount}");
         let script = format!("set -eu; {mount}\ncd {}\n{script}", seen.display());
-        let root = if self.before[0] == "nsenter" { "-m" } else { "-rm" };
-        let inside = words(&["unshare", root, "sh", "-c"]);
+        self.as_root(&script)
+    }
+
+    /// What a script prints in a mount namespace, for the root of a user namespace that has the store's owner.
+    fn as_root(&self, script: &str) -> String {
         let mut command = Command::new(&self.before[0]);
-        command.args(&self.before[1..]).args(inside).arg(script);
+        command.args(&self.before[1..]).args([
+            "unshare",
+            if self.is_a_user() { "-rm" } else { "-m" },
+            "sh",
+            "-c",
+            script,
+        ]);
         run(command, None).ok().stdout
+    }
+
+    fn is_a_user(&self) -> bool {
+        self.before[0] == "setpriv"
     }
 
     fn chain(&self, image: &str) -> String {
@@ -170,6 +185,21 @@ fn goes_round(store: Owned) {
     store.run(&["pull", &image]).ok();
     let chain = store.chain(&image);
     assert_eq!(store.within("view", "seen", &chain, SEEN), AS_MADE.to_owned() + "pipe\n");
+    let secret = publish(&registry, "secret", "1", &[made(&format!("{SECRET}\n{BASE}")), made(UPPER)]);
+    store.run(&["pull", &secret]).ok();
+    assert_eq!(
+        store.within("view", "secret", &store.chain(&secret), "stat -c %a etc/secret; cat etc/secret"),
+        "0\nsecret\n"
+    );
+    store.run(&["snapshot", "rm", "secret"]).ok();
+    // The same without overlayfs: whole copies, for which everything must be read, by who has root's rights over his files.
+    if !store.is_a_user() {
+        store.run(&["unpack", "--snapshotter", "native", &secret]).ok();
+        let words = ["--json", "snapshot", "prepare", "--snapshotter", "native", "copy", &store.chain(&secret)];
+        let copied: serde_json::Value = serde_json::from_str(&store.run(&words).ok().stdout).unwrap();
+        assert_eq!(store.as_root(&format!("cd {}\n{SEEN}", upper(&copied).display())), AS_MADE.to_owned() + "pipe\n");
+        store.run(&["snapshot", "rm", "--snapshotter", "native", "copy"]).ok();
+    }
     store.within("prepare", "work", &chain, CHANGES);
     store.run(&["commit", "work", "example.org/made", "--base", &image]).ok();
     assert_eq!(store.within("view", "made", &store.chain("example.org/made"), LOOK).trim(), CHANGED);
@@ -193,7 +223,7 @@ fn goes_round(store: Owned) {
     for key in ["seen", "work", "made"] {
         store.run(&["snapshot", "rm", key]).ok();
     }
-    store.run(&["rmi", &image, "example.org/made:latest"]).ok();
+    store.run(&["rmi", &image, &secret, "example.org/made"]).ok();
     store.run(&["gc"]).ok();
     let left = std::fs::read_dir(store.daemon.dir.join("root/snapshots")).unwrap().count();
     assert_eq!(left, 0);
