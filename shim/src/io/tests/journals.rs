@@ -307,3 +307,21 @@ fn what_is_no_file_is_no_log() {
         }
     });
 }
+
+/// CVE-2026-53489 of containerd: in the place of a container's log lies a link to a file of the host's.
+#[test]
+fn cve_2026_53489_a_log_that_is_a_link_is_not_followed() {
+    run(async {
+        let client = Client::new();
+        let (log, host, new) = (client.path("log"), client.path("host"), client.path("new"));
+        fs::write(&host, "the host's").unwrap();
+        for target in [&host, &new] {
+            std::os::unix::fs::symlink(target, &log).unwrap();
+            let refused = refused(&Client::outputs(format!("json-file://{}", log.display()), "")).await;
+            assert!(refused.message.starts_with(&format!("open the log {}: ", log.display())), "{refused}");
+            fs::remove_file(&log).unwrap();
+        }
+        assert_eq!(fs::read(&host).unwrap(), b"the host's");
+        assert!(fs::symlink_metadata(&new).is_err(), "nothing is made where it leads");
+    });
+}
