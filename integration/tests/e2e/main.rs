@@ -27,6 +27,7 @@ mod seccomp_agent;
 mod security;
 mod security_mounts;
 mod security_process;
+mod selinux;
 mod systemd;
 mod terminal;
 mod unified;

@@ -94,7 +94,8 @@ fn bound(mount: &Mount, hierarchy: &Hierarchy, tree: Option<OwnedFd>) -> Result<
 }
 
 fn new(kind: &CStr, name: &CStr) -> Filesystem {
-    Filesystem { kind: kind.into(), name: name.into(), super_flags: 0, data: Vec::new(), copy_up: CopyUp::No }
+    let (kind, name) = (kind.into(), name.into());
+    Filesystem { kind, name, super_flags: 0, data: Vec::new(), copy_up: CopyUp::No, root_label: None }
 }
 
 fn legacy(

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
+use crate::error::{Context, Result};
 use crate::init::attributes::{fd_path, to_legacy};
 use crate::plan::mounts::Filesystem;
 use crate::sys::mount as sys;
@@ -80,6 +81,13 @@ fn set_one(context: BorrowedFd<'_>, key: &str, value: Option<&str>) -> Result<()
         Some(value) => sys::set_string(context, &string(key)?, &string(value)?),
         None => sys::set_flag(context, &string(key)?),
     }
+}
+
+/// Gives the root of a mounted filesystem its SELinux label.
+pub(super) fn label_root(mount: &OwnedFd, label: &CStr) -> Result<()> {
+    let path = CString::new(fd_path(mount)).map_err(|_| Errno::EINVAL);
+    path.and_then(|path| sys::set_xattr(&path, c"security.selinux", label.to_bytes_with_nul()))
+        .on("give it the SELinux label", format!("{label:?}"))
 }
 
 /// Mounts on `target` with one string of options. `flags` are further `MS_` bits.

@@ -274,6 +274,9 @@ fn new_filesystem(root: &mut Root, mount: &Mount, new: &Filesystem, sysfs: &mut 
     if new.copy_up == CopyUp::Yes {
         copy_up::copy(&target, &made).map_err(|error| error.within(describe(mount)))?;
     }
+    if let Some(label) = &new.root_label {
+        filesystem::label_root(&made, label).map_err(|error| error.within(describe(mount)))?;
+    }
     attach(&made, &target).map_err(failed_call(mount))?;
     settle(root, mount, &made, pending)?;
     let changes = Changes::of_filesystem(mount.tree_attributes, &mount.propagation);
@@ -344,11 +347,14 @@ fn by_path(root: &Root, mount: &Mount, new: &Filesystem, target: &OwnedFd) -> Re
     filesystem::on_target(new, target.as_fd(), mount.attributes.set, 0)
         .map_err(|errno| explain_filesystem(mount, new, errno))?;
     let changes = Changes::of_filesystem(mount.tree_attributes, &mount.propagation);
-    if changes.is_empty() {
+    if changes.is_empty() && new.root_label.is_none() {
         return Ok(());
     }
     // The descriptor at hand is that of what the mount now covers; its name leads to what is on top.
     let made = path::locate(root, &mount.destination, mount.destination_link).map_err(failed_call(mount))?;
+    if let Some(label) = &new.root_label {
+        filesystem::label_root(&made, label).map_err(|error| error.within(describe(mount)))?;
+    }
     settle(root, mount, &made, Some(changes))
 }
 

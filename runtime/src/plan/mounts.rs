@@ -77,6 +77,8 @@ pub struct Filesystem {
     pub data: Vec<String>,
     /// `tmpcopyup`: whether the directory's files are copied into it first.
     pub copy_up: CopyUp,
+    /// The SELinux label that its root directory gets once it is mounted.
+    pub root_label: Option<CString>,
 }
 
 /// Whether a new tmpfs starts with the files of the directory it covers.
@@ -303,12 +305,16 @@ impl Context<'_> {
         let mut data = words.data.clone();
         // Of the kernel's own filesystems these refuse a label of their own.
         let labelled = !matches!(kind, "proc" | "sysfs" | "cgroup" | "cgroup2") && !words.remount;
-        let label = self.label;
+        let (label, mut root_label) = (self.label, None);
         if labelled && !label.is_empty() {
             if label.contains(['"', '\0']) {
                 return Err(format!("linux.mountLabel {label:?} is not an SELinux label"));
             }
-            data.push(format!("context=\"{label}\""));
+            match kind {
+                // It was made with the ipc namespace, and takes no label as a whole any more.
+                "mqueue" => root_label = CString::new(label).ok(),
+                _ => data.push(format!("context=\"{label}\"")),
+            }
         }
         Ok(Filesystem {
             kind: CString::new(kind).map_err(|_| "the type contains a nul byte")?,
@@ -316,6 +322,7 @@ impl Context<'_> {
             super_flags: words.super_flags,
             data,
             copy_up: if words.copy_up { CopyUp::Yes } else { CopyUp::No },
+            root_label,
         })
     }
 

@@ -226,3 +226,10 @@ pub fn pivot_to_working_directory() -> Result<(), Errno> {
     let result = unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) };
     Errno::result(result).map(drop)
 }
+
+/// Sets an extended attribute of what `path` leads to. An `O_PATH` descriptor has such a path below /proc.
+pub fn set_xattr(path: &CStr, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+    // SAFETY: setxattr reads two nul-terminated strings and as many bytes as it is told, all of which live until it returns.
+    let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(result).map(drop)
+}

@@ -164,9 +164,11 @@ fn the_idmap_comes_from_the_mount_or_from_the_container() {
 
 #[test]
 fn the_mount_label_goes_where_the_kernel_takes_one() {
-    let mounts = json!([{"destination": "/proc", "type": "proc"}, {"destination": "/t", "type": "tmpfs"}]);
-    let mounts = lowered(mounts, json!({"mountLabel": "system_u:object_r:container_file_t:s0:c1,c2"})).unwrap();
-    assert!(filesystem(&mounts[0]).data.is_empty());
+    let mounts = ["proc", "tmpfs", "mqueue"].map(|kind| json!({"destination": format!("/{kind}"), "type": kind}));
+    let mounts = lowered(json!(mounts), json!({"mountLabel": "system_u:object_r:container_file_t:s0:c1,c2"})).unwrap();
+    assert!(filesystem(&mounts[0]).data.is_empty() && filesystem(&mounts[0]).root_label.is_none());
+    assert!(filesystem(&mounts[2]).data.is_empty());
+    assert_eq!(filesystem(&mounts[2]).root_label.as_deref(), Some(c"system_u:object_r:container_file_t:s0:c1,c2"));
     assert_eq!(filesystem(&mounts[1]).data, ["context=\"system_u:object_r:container_file_t:s0:c1,c2\""]);
     let wrong = lowered(json!([{"destination": "/t", "type": "tmpfs"}]), json!({"mountLabel": "a\",exec,b=\""}));
     assert!(wrong.unwrap_err().to_string().contains("is not an SELinux label"));
