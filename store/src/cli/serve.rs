@@ -13,6 +13,7 @@ use super::output::{Done, Failure};
 use crate::collector::Collector;
 use crate::config::{self, Config};
 use crate::error::{Context, Error, Result};
+use crate::service::session::Running;
 use crate::service::{Shared, server};
 use crate::store::Store;
 
@@ -59,7 +60,7 @@ async fn run(config: Config) -> Result<()> {
         tracing::info!("asked to end");
         notify("STOPPING=1");
     };
-    let shared = Shared { store: store.clone(), collector };
+    let shared = Shared { store: store.clone(), collector, running: Running::default() };
     let served = server::serve(listener, &shared, told).await;
     tracing::info!("ended");
     served

@@ -137,7 +137,7 @@ fn everything_is_synced_before_what_says_that_it_is_there() {
             let found = |words: &[&str]| words.iter().all(|it| line.contains(it));
             Some(match () {
                 () if found(&["rename(", "/data\", ", "content/blobs/sha256/"]) => "name",
-                () if found(&["rename(", "snapshots/rm-"]) => "remove",
+                () if found(&["rename(", "/spare/rm-"]) => "remove",
                 () if found(&["sync(", "/data>"]) => "bytes",
                 () if found(&["sync(", "content/blobs/sha256>"]) => "directory",
                 () if found(&["syncfs("]) => "trees",

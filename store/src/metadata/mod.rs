@@ -120,6 +120,11 @@ impl Metadata {
         }
     }
 
+    /// Whether a transaction would begin at once.
+    pub(crate) fn is_free(&self) -> bool {
+        self.inner.connection.try_lock().is_ok()
+    }
+
     /// Makes every earlier transaction durable.
     pub fn sync(&self) -> Result<()> {
         self.durable(|transaction| {

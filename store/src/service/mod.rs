@@ -35,7 +35,7 @@ use tare_proto::{
 };
 use ttrpc::r#async::Service;
 
-use self::session::Session;
+use self::session::{Running, Session};
 use crate::collector::Collector;
 use crate::store::Store;
 
@@ -46,6 +46,8 @@ pub struct Shared {
     pub store: Store,
     /// What collects by itself.
     pub collector: Collector,
+    /// What runs.
+    pub running: Running,
 }
 
 /// All services, for one connection.

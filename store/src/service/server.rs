@@ -148,7 +148,8 @@ async fn accept(listener: &tokio::net::UnixListener, us: u32) -> Option<UnixStre
 /// One connection, from its beginning to its end.
 async fn connection(peer: UnixStream, shared: Shared, mut stopping: watch::Receiver<bool>) {
     let (end, mut ended) = watch::channel(End::Not);
-    let session = Session { store: shared.store, collector: shared.collector, end: ended.clone() };
+    let session =
+        Session { store: shared.store, collector: shared.collector, running: shared.running, end: ended.clone() };
     let stop = end.clone();
     let peer = Watched { peer, end };
     // Not only the one: a listener that has ended cannot be stopped any more.

@@ -4,6 +4,7 @@
 //! [`Session::stream`], which ends them when the client has gone, when their time is over, or when the daemon stops.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -42,7 +43,41 @@ pub struct Session {
     pub store: Store,
     /// Who is told that something was removed.
     pub collector: Collector,
+    /// What runs beside this client's calls.
+    pub running: Running,
     pub(super) end: watch::Receiver<End>,
+}
+
+/// How many calls run now, of all clients together.
+#[derive(Clone, Default)]
+pub struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    fn begin(&self) -> Runs {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Runs(self.clone())
+    }
+}
+
+/// One call that runs; a copy in a thread is one more.
+struct Runs(Running);
+
+impl Runs {
+    fn alone(&self) -> bool {
+        self.0.0.load(Ordering::Relaxed) == 1
+    }
+}
+
+impl Clone for Runs {
+    fn clone(&self) -> Self {
+        self.0.begin()
+    }
+}
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What a call is about besides its request.
@@ -54,6 +89,7 @@ pub struct Call {
     lease: Option<Arc<str>>,
     store: Store,
     collector: Collector,
+    runs: Runs,
 }
 
 impl Call {
@@ -120,7 +156,8 @@ impl Session {
             None => Namespace::default(),
         };
         let lease = first(LEASE).map(|it| it.as_str().into());
-        Ok(Call { ns, lease, store: self.store.clone(), collector: self.collector.clone() })
+        let runs = self.running.begin();
+        Ok(Call { ns, lease, store: self.store.clone(), collector: self.collector.clone(), runs })
     }
 
     /// Answers a plain call, on a thread that may wait for the disk.
@@ -130,6 +167,20 @@ impl Session {
         work: impl FnOnce(&Call) -> Result<T> + Send + 'static,
     ) -> ttrpc::Result<T> {
         Ok(self.call(context)?.blocking(work).await?)
+    }
+
+    /// Answers a plain call that takes no longer than a transaction and a rename. One that comes alone is answered where it came in: to
+    /// hand it to a thread, and its answer back, takes longer than the call. Whoever comes meanwhile waits no longer than for the database.
+    pub async fn answer_soon<T: Send + 'static>(
+        &self,
+        context: &TtrpcContext,
+        work: impl FnOnce(&Call) -> Result<T> + Send + 'static,
+    ) -> ttrpc::Result<T> {
+        let call = self.call(context)?;
+        if call.runs.alone() && self.store.metadata.is_free() && !self.store.snapshots.removes_much() {
+            return Ok(work(&call)?);
+        }
+        Ok(call.blocking(work).await?)
     }
 
     /// Runs a call that has a stream, for as long as somebody waits for it.

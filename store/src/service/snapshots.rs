@@ -9,7 +9,7 @@ use super::session::{Call, Session, unsent};
 use super::wire;
 use crate::error::Error;
 use crate::metadata::Labels;
-use crate::snapshots::{self, changes};
+use crate::snapshots::{self, Driver, changes};
 
 /// Snapshots in one message of a list.
 const BATCH: usize = 100;
@@ -21,12 +21,12 @@ impl snapshots_ttrpc::Snapshots for Session {
         context: &TtrpcContext,
         request: PrepareSnapshotRequest,
     ) -> ttrpc::Result<PrepareSnapshotResponse> {
-        let mounts = self
-            .answer(context, move |call| {
-                let labels = wire::labels(request.labels);
-                call.snapshots().prepare(&wanted(call, &request.snapshotter, &request.key, &request.parent, &labels))
-            })
-            .await?;
+        let copies = matches!(self.store.snapshots.driver(&request.snapshotter), Ok(Driver::Native));
+        let work = move |call: &Call| {
+            let labels = wire::labels(request.labels);
+            call.snapshots().prepare(&wanted(call, &request.snapshotter, &request.key, &request.parent, &labels))
+        };
+        let mounts = if copies { self.answer(context, work).await? } else { self.answer_soon(context, work).await? };
         let mut response = PrepareSnapshotResponse::new();
         response.mounts = mounts.into_iter().map(wire::mount).collect();
         Ok(response)
@@ -34,7 +34,7 @@ impl snapshots_ttrpc::Snapshots for Session {
 
     async fn view(&self, context: &TtrpcContext, request: ViewSnapshotRequest) -> ttrpc::Result<ViewSnapshotResponse> {
         let mounts = self
-            .answer(context, move |call| {
+            .answer_soon(context, move |call| {
                 let labels = wire::labels(request.labels);
                 call.snapshots().view(&wanted(call, &request.snapshotter, &request.key, &request.parent, &labels))
             })
@@ -46,7 +46,7 @@ impl snapshots_ttrpc::Snapshots for Session {
 
     async fn mounts(&self, context: &TtrpcContext, request: MountsRequest) -> ttrpc::Result<MountsResponse> {
         let mounts = self
-            .answer(context, move |call| call.snapshots().mounts(&call.ns, &request.snapshotter, &request.key))
+            .answer_soon(context, move |call| call.snapshots().mounts(&call.ns, &request.snapshotter, &request.key))
             .await?;
         let mut response = MountsResponse::new();
         response.mounts = mounts.into_iter().map(wire::mount).collect();
@@ -64,7 +64,7 @@ impl snapshots_ttrpc::Snapshots for Session {
     }
 
     async fn remove(&self, context: &TtrpcContext, request: RemoveSnapshotRequest) -> ttrpc::Result<Empty> {
-        self.answer(context, move |call| {
+        self.answer_soon(context, move |call| {
             call.snapshots().remove(&call.ns, &request.snapshotter, &request.key)?;
             // What only this one kept is collected by and by.
             call.removed(false)
@@ -75,7 +75,7 @@ impl snapshots_ttrpc::Snapshots for Session {
 
     async fn stat(&self, context: &TtrpcContext, request: StatSnapshotRequest) -> ttrpc::Result<StatSnapshotResponse> {
         let info = self
-            .answer(context, move |call| call.snapshots().stat(&call.ns, &request.snapshotter, &request.key))
+            .answer_soon(context, move |call| call.snapshots().stat(&call.ns, &request.snapshotter, &request.key))
             .await?;
         let mut response = StatSnapshotResponse::new();
         response.info = MessageField::some(message(&info));
@@ -88,7 +88,7 @@ impl snapshots_ttrpc::Snapshots for Session {
         request: UpdateSnapshotRequest,
     ) -> ttrpc::Result<UpdateSnapshotResponse> {
         let info = self
-            .answer(context, move |call| {
+            .answer_soon(context, move |call| {
                 let new = request.info.into_option().ok_or_else(|| Error::invalid("the request has no snapshot"))?;
                 let paths = wire::paths(request.update_mask);
                 call.snapshots().update(&call.ns, &request.snapshotter, &new.name, &wire::labels(new.labels), &paths)

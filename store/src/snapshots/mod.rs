@@ -3,8 +3,7 @@
 //! ```text
 //! snapshots/<n>/fs      overlayfs: the changes of one layer; native: all of it
 //! snapshots/<n>/work    overlayfs' work directory, of an active snapshot
-//! snapshots/rm-<n>      a tree on its way out
-//! spare/                empty trees for those who come next (spares.rs)
+//! spare/                empty trees for those who come next, and trees on their way out (spares.rs)
 //! ```
 //!
 //! ```text
@@ -263,6 +262,11 @@ impl Snapshots {
     /// Removes trees that neither a row nor a running call names.
     pub fn cleanup(&self) -> Result<()> {
         self.inner.trees.sweep(&self.inner.metadata)
+    }
+
+    /// Whether so many trees are on their way out that a removal may have to do its work itself.
+    pub(crate) fn removes_much(&self) -> bool {
+        self.inner.trees.removes_much()
     }
 
     /// If this chain is there, or another namespace's was unpacked by the store itself, then it is there for this namespace from here on

@@ -2,12 +2,16 @@
 //!
 //! What is in the queue has been renamed out of the way, so a crash leaves it to the next start.
 
-use std::path::PathBuf;
+use std::fs::remove_dir;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
+use super::spares::Spares;
 use crate::error::{Context, Result};
-use crate::fs::remove_tree;
+use crate::fs::empty_tree;
 
 /// Trees that may wait; who comes with one more removes it himself, so that nobody makes them faster than they go. Many, since a file system
 /// that discards what it frees lets each directory wait for the disk.
@@ -15,6 +19,8 @@ const WAITING: usize = 4096;
 
 /// The thread; when this is dropped it ends, once the queue is empty.
 pub(super) struct Remover {
+    spares: Arc<Spares>,
+    waiting: Arc<AtomicUsize>,
     queue: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -26,19 +32,27 @@ enum Job {
 }
 
 impl Remover {
-    pub(super) fn start() -> Result<Self> {
+    pub(super) fn start(spares: Arc<Spares>) -> Result<Self> {
         let (queue, jobs) = sync_channel(WAITING);
-        let thread = Builder::new().name("remover".into()).spawn(|| work(jobs));
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (taker, done) = (Arc::clone(&spares), Arc::clone(&waiting));
+        let thread = Builder::new().name("remover".into()).spawn(move || work(jobs, &done, &taker));
         let thread = thread.context(|| "start the thread that removes snapshots".to_owned())?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self { spares, waiting, queue: Some(queue), thread: Some(thread) })
     }
 
     pub(super) fn remove(&self, tree: PathBuf) {
         let Some(queue) = &self.queue else { return };
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         match queue.try_send(Job::Remove(tree)) {
             Ok(()) => {}
-            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => perform(job),
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => settle(job, &self.waiting, &self.spares),
         }
+    }
+
+    /// Whether whoever comes with one more may have to remove it himself.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > WAITING / 2
     }
 
     pub(super) fn flush(&self) {
@@ -58,14 +72,15 @@ impl Drop for Remover {
     }
 }
 
-fn work(jobs: Receiver<Job>) {
-    jobs.into_iter().for_each(perform);
+fn work(jobs: Receiver<Job>, waiting: &AtomicUsize, spares: &Spares) {
+    jobs.into_iter().for_each(|job| settle(job, waiting, spares));
 }
 
-fn perform(job: Job) {
+fn settle(job: Job, waiting: &AtomicUsize, spares: &Spares) {
     match job {
         Job::Remove(tree) => {
-            if let Err(error) = remove_tree(&tree) {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            if let Err(error) = remove(&tree, spares) {
                 // The next start tries again.
                 tracing::warn!("{error}");
             }
@@ -74,4 +89,11 @@ fn perform(job: Job) {
             let _ = done.send(());
         }
     }
+}
+
+fn remove(tree: &Path, spares: &Spares) -> Result<()> {
+    if !empty_tree(tree)? || spares.take_back(tree) {
+        return Ok(());
+    }
+    remove_dir(tree).context(|| format!("remove {}", tree.display()))
 }

@@ -1,11 +1,13 @@
 //! Empty trees made ahead, by a thread of their own: who prepares a snapshot takes one by a rename.
 //!
 //! ```text
-//! spare/<batch>/<n>/{fs,work}
+//! spare/<batch>/<n>/{fs,work}      made ahead
+//! spare/rm-<n>/...                 removed; once it is empty, made a spare again, a few times
 //! ```
 //!
-//! No row names a spare, none was ever handed out, and a tree that was is never made one again: a mount that somebody forgot may
-//! still write into it. What a daemon leaves behind, whole or half-made, the next one removes.
+//! No row names a spare, and neither its `fs` nor its `work` was ever handed out: a mount that somebody forgot may still write into those of
+//! a removed tree, but it knows nothing of the directory around them, so that one serves again. What a daemon leaves behind, whole or
+//! half-made, the next one removes.
 //!
 //! A batch lies in a directory of its own, and those lie in one that the file system is told to spread (chattr(1), `T`). On ext4 a
 //! directory's inode comes from its parent's group, and without a journal the search passes over each inode there that was freed in the
@@ -29,7 +31,9 @@ const FEWEST: usize = 8;
 /// So many at most.
 const MOST: usize = 64;
 /// How many lie in one directory.
-const BATCH: u64 = 256;
+const BATCH: u64 = 16;
+/// How often a directory serves before it is removed, on average: the inodes of what was in it stay in its batch's part of the disk.
+const USES: u64 = 4;
 
 /// The spares, and the thread that makes them; it begins with the first who asks.
 pub(super) struct Spares {
@@ -49,6 +53,10 @@ struct Shared {
 struct State {
     ready: Vec<PathBuf>,
     wanted: usize,
+    /// Emptied trees.
+    emptied: Vec<PathBuf>,
+    /// How many were offered.
+    offered: u64,
     /// Something was taken since the maker last looked: it goes on, also after a failure.
     asked: bool,
     closing: bool,
@@ -67,6 +75,29 @@ impl Spares {
         let first_batch = old.iter().filter_map(number).max().map_or(1, |it| it.saturating_add(1));
         let shared = Arc::new(Shared::default());
         Ok((Self { shared, dir: Arc::new(dir), first_batch, thread: Mutex::new(None) }, old))
+    }
+
+    /// Where a tree goes that is removed.
+    pub(super) fn way_out(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("rm-{number}"))
+    }
+
+    /// Whether an earlier daemon named it so.
+    pub(super) fn was_removed(path: &Path) -> bool {
+        path.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(b"rm-"))
+    }
+
+    /// Takes what [`way_out`](Self::way_out) named, now that it is empty, unless nobody wants one.
+    pub(super) fn take_back(&self, emptied: &Path) -> bool {
+        let mut state = lock(&self.shared.state);
+        state.offered += 1;
+        let wanted = state.emptied.len() < state.wanted && !state.offered.is_multiple_of(USES);
+        // What an earlier daemon left may be no tree at all.
+        let wanted = wanted && Self::was_removed(emptied);
+        if wanted {
+            state.emptied.push(emptied.to_owned());
+        }
+        wanted
     }
 
     /// Moves a spare to where it is wanted; whether there was one.
@@ -140,8 +171,13 @@ impl Maker {
                 state = shared.fewer.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
+            let emptied = state.emptied.pop();
             drop(state);
-            let made = self.make();
+            let made = match emptied {
+                Some(path) => furnish(&path, true).map(|()| path),
+                None => self.make(),
+            };
+            let made = made.and_then(|spare| fault::point("snapshots.spare.made").map(|()| spare));
             state = lock(&shared.state);
             match made {
                 Ok(spare) => state.ready.push(spare),
@@ -171,7 +207,6 @@ impl Maker {
             self.made = 0;
         }
         skeleton(&spare, true)?;
-        fault::point("snapshots.spare.made")?;
         Ok(spare)
     }
 }
@@ -180,10 +215,18 @@ impl Maker {
 pub(super) fn skeleton(path: &Path, work: bool) -> Result<()> {
     // The outer one is shut for others even if somebody opens the store's root.
     directory(path, 0o700)?;
+    furnish(path, work)
+}
+
+/// What is in an empty tree.
+fn furnish(path: &Path, work: bool) -> Result<()> {
     let fs = path.join("fs");
     directory(&fs, 0o755)?;
     // Whatever our umask is: this one is the root directory of containers.
-    set_permissions(&fs, Permissions::from_mode(0o755)).context(|| format!("open {} for all", fs.display()))?;
+    let opening = || format!("open {} for all", fs.display());
+    if fs.symlink_metadata().context(opening)?.permissions().mode() & 0o777 != 0o755 {
+        set_permissions(&fs, Permissions::from_mode(0o755)).context(opening)?;
+    }
     if work {
         directory(&path.join("work"), 0o711)?;
     }
@@ -202,6 +245,49 @@ mod tests {
 
     fn there(spares: &Spares) -> usize {
         lock(&spares.shared.state).ready.len()
+    }
+
+    #[test]
+    fn an_emptied_tree_serves_again_a_few_times() {
+        let root = tempfile::tempdir().unwrap();
+        let (spares, _) = Spares::open(root.path()).unwrap();
+        let emptied = |number: u64| {
+            let path = spares.way_out(number);
+            directory(&path, 0o700).unwrap();
+            path
+        };
+        assert!(!spares.take_back(&emptied(0)), "nobody wants one");
+        spares.take(&root.path().join("none")).unwrap();
+        wait::until("spares are made", || there(&spares) == FEWEST);
+        assert!(!spares.take_back(&root.path().join("spare/1")), "no tree");
+        let offered: Vec<PathBuf> = (1..=2 * USES).map(emptied).collect();
+        let kept = offered.iter().filter(|it| spares.take_back(it)).count();
+        assert_eq!(kept as u64, 2 * USES - 2, "one of {USES} goes");
+        // One that is not empty after all is not handed out.
+        let strange = &offered[0];
+        directory(&strange.join("fs"), 0o700).unwrap();
+        let (mut taken, mut again) = (0, Vec::new());
+        let mut one = || {
+            let next = lock(&spares.shared.state).ready.last().cloned();
+            let to = root.path().join(format!("taken-{taken}"));
+            let there = spares.take(&to).unwrap();
+            if there {
+                let mut names: Vec<_> = read_dir(&to).unwrap().map(|it| it.unwrap().file_name()).collect();
+                names.sort();
+                assert_eq!(names, ["fs", "work"]);
+                taken += 1;
+                again.extend(next.filter(|it| offered.contains(it)));
+            }
+            there
+        };
+        wait::until("all are used", || {
+            one();
+            lock(&spares.shared.state).emptied.is_empty()
+        });
+        for _ in 0..2 * FEWEST {
+            wait::until("one is taken", &mut one);
+        }
+        assert!(!again.is_empty() && !again.contains(strange), "{again:?}");
     }
 
     #[test]

@@ -213,6 +213,8 @@ fn what_a_crash_left_is_swept_at_the_start_and_by_cleanup() {
     for left in ["88/fs", "rm-5/fs", "new-1"] {
         fs::create_dir_all(parts.path.join("snapshots").join(left)).unwrap();
     }
+    fs::create_dir_all(parts.path.join("spare/rm-2/fs/full")).unwrap();
+    fs::create_dir_all(parts.path.join("spare/7/1/fs")).unwrap();
     // A power cut kept the row, and lost the directory.
     fs::remove_dir_all(parts.path.join("snapshots/3")).unwrap();
     let parts = parts.again();
@@ -221,6 +223,13 @@ fn what_a_crash_left_is_swept_at_the_start_and_by_cleanup() {
     // No number is given twice.
     parts.snapshots.prepare(&request(&ns(), "b", "", &labels(&[]))).unwrap();
     assert_eq!(parts.list("snapshots"), ["1", "2", "3"]);
+    // Nothing stands in the way of a removal.
+    parts.snapshots.remove(&ns(), "", "a").unwrap();
+    parts.snapshots.cleanup().unwrap();
+    assert_eq!(parts.list("snapshots"), ["1", "3"]);
+    for left in ["spare/7", "spare/rm-2/fs/full"] {
+        assert!(!parts.path.join(left).try_exists().unwrap(), "{left}");
+    }
 }
 
 #[test]

@@ -37,9 +37,9 @@ impl Trees {
     pub(super) fn open(root: &Path, metadata: &Metadata) -> Result<Self> {
         let dir = root.join("snapshots");
         private_dir(&dir)?;
-        let remover = Arc::new(Remover::start()?);
         let (spares, old) = Spares::open(root)?;
         let spares = Arc::new(spares);
+        let remover = Arc::new(Remover::start(Arc::clone(&spares))?);
         let trees = Self { dir: Arc::new(dir), next: Arc::default(), unnamed: Arc::default(), remover, spares };
         // A power cut can keep the row of a snapshot that was just prepared and lose its directory. Nothing was ever in it.
         let on_disk: HashSet<u64> = trees.listed()?.iter().filter_map(|it| it.parse().ok()).collect();
@@ -50,8 +50,11 @@ impl Trees {
             }
         }
         trees.sweep(metadata)?;
+        let (removed, spare): (Vec<_>, Vec<_>) = old.into_iter().partition(|it| Spares::was_removed(it));
+        // These have names that the next removals need.
+        removed.iter().try_for_each(|it| remove_tree(it))?;
         // Nobody waits for these.
-        old.into_iter().for_each(|it| trees.remover.remove(it));
+        spare.into_iter().for_each(|it| trees.remover.remove(it));
         let last = metadata.read(rows::trees)?.into_iter().max().unwrap_or(0);
         trees.next.store(last + 1, Ordering::Relaxed);
         Ok(trees)
@@ -90,7 +93,7 @@ impl Trees {
     /// Begins to remove a tree that no row names any more; the removal of its last row must be durable, unless it never was a layer.
     pub(crate) fn remove(&self, number: u64) -> Result<()> {
         // First out of the way, in one step: of a half-removed tree nothing is ever found under its number.
-        let out = self.dir.join(format!("rm-{number}"));
+        let out = self.spares.way_out(number);
         match rename(self.path(number), &out) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             done => done.context(|| format!("remove snapshot tree {number}"))?,
@@ -98,6 +101,11 @@ impl Trees {
         fault::point("snapshots.remove.renamed")?;
         self.remover.remove(out);
         Ok(())
+    }
+
+    /// Whether whoever removes one more may have to do it himself.
+    pub(super) fn removes_much(&self) -> bool {
+        self.remover.is_nearly_full()
     }
 
     /// Waits until all of which the removal began is gone.

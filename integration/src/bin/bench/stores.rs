@@ -127,7 +127,17 @@ fn parts(source: &Source, rounds: usize, table: &mut Table) {
         });
         milliseconds(begin)
     });
+    add("part: zcat of one layer after the other", &|| zcat(&layers, "cat >/dev/null"));
     for (place, name) in [(Place::Memory, "in memory"), (Place::Disk, "on disk")] {
+        add(&format!("part: zcat and tar of one layer after the other {name}"), &|| {
+            let done = with_place(place, &source.work, |root| {
+                let begin = Instant::now();
+                zcat(&layers, &format!("tar -x --numeric-owner -C {}", root.display()));
+                sync(root);
+                Some(milliseconds(begin))
+            });
+            done.expect("it was measured")
+        });
         add(&format!("part: write files and blobs {name}"), &|| {
             let tars: Vec<(usize, Vec<u8>)> = compressed.iter().map(|it| inflated(it)).enumerate().collect();
             let written = with_place(place, &source.work, |root| {
@@ -144,6 +154,16 @@ fn parts(source: &Source, rounds: usize, table: &mut Table) {
             written.expect("writing was measured")
         });
     }
+}
+
+/// By the tools that everybody has.
+fn zcat(layers: &[PathBuf], into: &str) -> f64 {
+    let begin = Instant::now();
+    for layer in layers {
+        let line = format!("zcat <{} | {into}", layer.display());
+        assert!(Command::new("sh").args(["-c", &line]).status().expect("start a shell").success(), "{line}");
+    }
+    milliseconds(begin)
 }
 
 fn inflated(blob: &[u8]) -> Vec<u8> {

@@ -18,7 +18,7 @@ use ttrpc::Code;
 use ttrpc::asynchronous::{Client, ClientStream};
 use ttrpc::context::Context;
 
-use super::session::{LEASE, NAMESPACE};
+use super::session::{LEASE, NAMESPACE, Running};
 use super::{Shared, server as serving};
 use crate::collector::Collector;
 use crate::config::Config;
@@ -47,7 +47,7 @@ impl Daemon {
         let socket = config.socket.clone();
         let store = Store::open(config).unwrap();
         let listener = serving::listen(&socket).unwrap();
-        let shared = Shared { store: store.clone(), collector: Collector::start(&store) };
+        let shared = Shared { store: store.clone(), collector: Collector::start(&store), running: Running::default() };
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(async move {
             let until = async {

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use tare_proto::content_ttrpc::ContentClient;
@@ -7,9 +8,11 @@ use tare_proto::{Empty, MessageField, version_ttrpc::VersionClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use ttrpc::Code;
+use ttrpc::asynchronous::TtrpcContext;
 use ttrpc::asynchronous::transport::Socket;
 
 use super::*;
+use crate::service::session::{End, Session};
 
 #[tokio::test]
 async fn the_socket_is_private_and_one_daemons_alone() {
@@ -177,4 +180,44 @@ async fn an_import_that_fails_says_why_to_who_goes_on_sending() {
         assert!(sentence.contains("archive"), "{sentence}");
     }
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_quick_call_that_comes_alone_is_answered_where_it_came_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::in_dir(dir.path())).unwrap();
+    let running = Running::default();
+    let collector = Collector::start(&store);
+    let end = tokio::sync::watch::channel(End::Not).1;
+    let session = Session { store: store.clone(), collector, running, end };
+    let context = TtrpcContext {
+        mh: ttrpc::MessageHeader::default(),
+        metadata: HashMap::default(),
+        timeout_nano: 0,
+        connection_data: Arc::default(),
+    };
+    let here = std::thread::current().id();
+    let answered = async || session.answer_soon(&context, |_| Ok(std::thread::current().id())).await.unwrap();
+    assert_eq!(answered().await, here);
+    // Another one runs, in this connection or in its thread.
+    let other = session.call(&context).unwrap();
+    assert_ne!(answered().await, here);
+    drop(other);
+    assert_eq!(answered().await, here);
+    // The database is busy.
+    let (begun, wait) = std::sync::mpsc::channel();
+    let (go_on, end) = std::sync::mpsc::channel();
+    let metadata = store.metadata.clone();
+    let busy = tokio::task::spawn_blocking(move || {
+        metadata.read(|_| {
+            begun.send(()).unwrap();
+            end.recv().unwrap();
+            Ok(())
+        })
+    });
+    wait.recv().unwrap();
+    assert_ne!(answered().await, here);
+    go_on.send(()).unwrap();
+    busy.await.unwrap().unwrap();
+    assert_eq!(answered().await, here);
 }
