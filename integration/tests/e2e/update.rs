@@ -48,7 +48,15 @@ fn each_flag_changes_its_limit() {
         (&["--cpu-idle", "1"], "cpu", &["cpu.idle"], "1"),
         (&["--cpu-idle", "0"], "cpu", &["cpu.idle"], "0"),
     ] {
-        container.call::<&str>("update", flags, &[]).ok();
+        let update = container.call::<&str>("update", flags, &[]);
+        // Linux has these since 5.14 and 5.15.
+        if ["--cpu-burst", "--cpu-idle"].contains(&flags[0]) && read(&container, controller, files).is_none() {
+            let error = update.fails().error();
+            let named = files.iter().any(|file| error.contains(file));
+            assert!(named && error.contains("this kernel has no such file"), "{flags:?}: {error}");
+            continue;
+        }
+        update.ok();
         if !(expected == "30000" && read(&container, "cpu", &["cpu.max"]).is_some()) {
             assert_is(&container, controller, files, expected);
         }
