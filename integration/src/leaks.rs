@@ -141,7 +141,14 @@ fn is_ours(pid: i32, runtime: &Runtime) -> Option<String> {
             fields.next().is_some_and(|root| root.contains(work)) && fields.next() == Some("/")
         })
     };
-    (command.contains(tag) || marked("cgroup") || marked("environ") || rooted()).then_some(command)
+    let named = || command.contains(tag) && !is_release_agent(&command);
+    (named() || marked("cgroup") || marked("environ") || rooted()).then_some(command)
+}
+
+/// Whether it is what the kernel itself runs, with the name of the cgroup, when one of systemd's version 1 hierarchy is empty.
+fn is_release_agent(command: &str) -> bool {
+    let agent = fs::read_to_string("/sys/fs/cgroup/systemd/release_agent").unwrap_or_default();
+    !agent.trim().is_empty() && command.split(' ').next() == Some(agent.trim())
 }
 
 fn descriptors() -> BTreeSet<(u32, PathBuf)> {
