@@ -278,7 +278,7 @@ fn memory_stays_bounded_whatever_is_pulled() {
     store.run(&["export", "--quiet", "--output", archive.to_str().unwrap(), &image]);
     assert!(fs::metadata(&archive).unwrap().len() > 48 << 20);
     let other = Store::running();
-    let mut import = other.command(&["import", "--quiet", "-"]);
+    let mut import = other.command(&["import", "--quiet", "--no-unpack", "-"]);
     let output = import.stdin(File::open(archive).unwrap()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for store in [&store, &other] {
