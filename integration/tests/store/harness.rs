@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
@@ -64,7 +65,6 @@ impl Store {
         let ready = self.work.path().join(format!("ready{}", self.starts));
         self.starts += 1;
         let notified = UnixDatagram::bind(&ready).unwrap();
-        notified.set_read_timeout(Some(LONG)).unwrap();
         let log = self.work.path().join("log");
         let mut child = Command::new(&self.binary)
             .arg("--socket")
@@ -84,13 +84,15 @@ impl Store {
         let ended = UnixDatagram::unbound().unwrap();
         let (address, waited) = (ready.clone(), pidfd.try_clone().unwrap());
         std::thread::spawn(move || {
-            use std::os::fd::AsFd;
             if integration::wait::readable(waited.as_fd(), std::time::Instant::now() + 10 * LONG) {
                 let _ = ended.send_to(b"ENDED=1", address);
             }
         });
         let mut message = [0; 64];
-        let length = notified.recv(&mut message).expect("a word of the daemon within a minute");
+        // By poll(2): a read with a time-out ends early when the process is stopped and goes on.
+        let said = integration::wait::readable(notified.as_fd(), std::time::Instant::now() + LONG);
+        assert!(said, "the daemon says nothing within a minute: {}", self.log());
+        let length = notified.recv(&mut message).expect("a word of the daemon");
         if message[..length].starts_with(b"READY=1") {
             self.daemon = Some(child);
             return Ok(());
@@ -182,7 +184,6 @@ impl Store {
     /// Whether it was killed at the point it was told to; it still runs if not. After a call that failed its end is waited for a little:
     /// a connection closes before a process has ended.
     pub(crate) fn was_killed(&mut self, failed: bool) -> bool {
-        use std::os::fd::AsFd;
         let Some(daemon) = &mut self.daemon else { return false };
         if failed {
             let pidfd = integration::sys::pidfd_open(daemon.id() as i32).unwrap();
