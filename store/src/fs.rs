@@ -14,8 +14,8 @@ use crate::error::{Context, Error, Kind, Result};
 
 mod trees;
 
+pub(crate) use trees::names;
 pub use trees::{Usage, remove_tree, usage};
-pub(crate) use trees::{empty_tree, names};
 
 /// How long a daemon that is just ending may take to let go of its root, so that the one that follows it need not fail.
 const ENDING: Duration = Duration::from_secs(1);

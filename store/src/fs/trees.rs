@@ -81,27 +81,25 @@ impl Count {
 /// Removes the tree at `path`, whatever is in it; there being none is no failure.
 pub fn remove_tree(path: &Path) -> Result<()> {
     let removing = || format!("remove {}", path.display());
-    let kind = if empty_tree(path)? { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
-    gone(unlinkat(AT_FDCWD, c_path(path)?.as_c_str(), kind)).context(removing)
-}
-
-/// Removes all that is in the directory at `path`; whether there is one.
-pub(crate) fn empty_tree(path: &Path) -> Result<bool> {
-    let emptying = || format!("remove what is in {}", path.display());
-    let root = match open_below(AT_FDCWD, &c_path(path)?) {
+    let name = c_path(path)?;
+    let root = match open_below(AT_FDCWD, &name) {
         Ok(root) => root,
-        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(false),
-        Err(error) => return Err(error).context(emptying),
+        Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::ENOTDIR | Errno::ELOOP) => {
+            return gone(unlinkat(AT_FDCWD, name.as_c_str(), UnlinkatFlags::NoRemoveDir)).context(removing);
+        }
+        Err(error) => return Err(error).context(removing),
     };
     // What is nested too deep is moved up and found again by the next round.
     let mut moved = 0;
     loop {
         let before = moved;
-        empty(root.as_fd(), root.as_fd(), 0, &mut moved).context(emptying)?;
+        empty(root.as_fd(), root.as_fd(), 0, &mut moved).context(removing)?;
         if moved == before {
-            return Ok(true);
+            break;
         }
     }
+    gone(unlinkat(AT_FDCWD, name.as_c_str(), UnlinkatFlags::RemoveDir)).context(removing)
 }
 
 fn empty(dir: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize, moved: &mut u64) -> nix::Result<()> {

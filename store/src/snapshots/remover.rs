@@ -2,7 +2,8 @@
 //!
 //! What is in the queue has been renamed out of the way, so a crash leaves it to the next start.
 
-use std::fs::remove_dir;
+use std::ffi::OsString;
+use std::fs::read_dir;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ use std::thread::{Builder, JoinHandle};
 
 use super::spares::Spares;
 use crate::error::{Context, Result};
-use crate::fs::empty_tree;
+use crate::fs::remove_tree;
 
 /// Trees that may wait; who comes with one more removes it himself, so that nobody makes them faster than they go. Many, since a file system
 /// that discards what it frees lets each directory wait for the disk.
@@ -92,8 +93,57 @@ fn settle(job: Job, waiting: &AtomicUsize, spares: &Spares) {
 }
 
 fn remove(tree: &Path, spares: &Spares) -> Result<()> {
-    if !empty_tree(tree)? || spares.take_back(tree) {
+    if spares.wants_back(tree) && strip(tree)? {
+        spares.take_back(tree);
         return Ok(());
     }
-    remove_dir(tree).context(|| format!("remove {}", tree.display()))
+    remove_tree(tree)
+}
+
+/// Removes what was in use of a tree; whether nothing else is in it.
+fn strip(tree: &Path) -> Result<bool> {
+    remove_tree(&tree.join("fs"))?;
+    let mut left = list(tree)?;
+    Ok(match (left.next(), left.next()) {
+        (None, _) => true,
+        (Some(work), None) if work == "work" => list(&tree.join("work"))?.next().is_none(),
+        _ => false,
+    })
+}
+
+fn list(dir: &Path) -> Result<impl Iterator<Item = OsString>> {
+    let entries = read_dir(dir).context(|| format!("list {}", dir.display()))?;
+    // What cannot be read counts as one more.
+    Ok(entries.map(|it| it.map_or_else(|_| OsString::new(), |it| it.file_name())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{create_dir, create_dir_all, write};
+
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_used_serves_again() {
+        let root = tempfile::tempdir().unwrap();
+        // What there is, and whether the rest serves again.
+        let rows: [(&[&str], bool); 5] = [
+            (&["fs/etc", "work"], true),
+            (&["fs"], true),
+            (&[], true),
+            (&["fs", "work/work"], false),
+            (&["fs", "work", "strange"], false),
+        ];
+        for (number, (directories, again)) in rows.into_iter().enumerate() {
+            let tree = root.path().join(format!("rm-{number}"));
+            create_dir(&tree).unwrap();
+            directories.iter().for_each(|it| create_dir_all(tree.join(it)).unwrap());
+            assert_eq!(strip(&tree).unwrap(), again, "{directories:?}");
+            assert!(!tree.join("fs").try_exists().unwrap());
+        }
+        let tree = root.path().join("rm-file");
+        create_dir(&tree).unwrap();
+        write(tree.join("file"), "").unwrap();
+        assert!(!strip(&tree).unwrap());
+    }
 }

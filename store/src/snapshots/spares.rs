@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! spare/<batch>/<n>/{fs,work}      made ahead
-//! spare/rm-<n>/...                 removed; once it is empty, made a spare again, a few times
+//! spare/rm-<n>/...                 removed, and made a spare again, a few times
 //! ```
 //!
-//! No row names a spare, and neither its `fs` nor its `work` was ever handed out: a mount that somebody forgot may still write into those of
-//! a removed tree, but it knows nothing of the directory around them, so that one serves again. What a daemon leaves behind, whole or
-//! half-made, the next one removes.
+//! No row names a spare, and its `fs` was never handed out: a mount that somebody forgot may still write into that of a removed tree. But it
+//! knows nothing of the directory around it, and nobody ever used a `work` that is empty, since the kernel makes a directory in it at the
+//! first mount: these serve again. What a daemon leaves behind, whole or half-made, the next one removes.
 //!
 //! A batch lies in a directory of its own, and those lie in one that the file system is told to spread (chattr(1), `T`). On ext4 a
 //! directory's inode comes from its parent's group, and without a journal the search passes over each inode there that was freed in the
@@ -21,7 +21,7 @@ use std::thread::{Builder, JoinHandle};
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Kind, Result};
 use crate::fault;
 use crate::fs::{open_dir, private_dir};
 use crate::metadata::lock;
@@ -53,8 +53,8 @@ struct Shared {
 struct State {
     ready: Vec<PathBuf>,
     wanted: usize,
-    /// Emptied trees.
-    emptied: Vec<PathBuf>,
+    /// Trees that were removed but for what serves again.
+    stripped: Vec<PathBuf>,
     /// How many were offered.
     offered: u64,
     /// Something was taken since the maker last looked: it goes on, also after a failure.
@@ -87,17 +87,17 @@ impl Spares {
         path.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(b"rm-"))
     }
 
-    /// Takes what [`way_out`](Self::way_out) named, now that it is empty, unless nobody wants one.
-    pub(super) fn take_back(&self, emptied: &Path) -> bool {
+    /// Whether what [`way_out`](Self::way_out) named may serve again.
+    pub(super) fn wants_back(&self, tree: &Path) -> bool {
         let mut state = lock(&self.shared.state);
         state.offered += 1;
-        let wanted = state.emptied.len() < state.wanted && !state.offered.is_multiple_of(USES);
         // What an earlier daemon left may be no tree at all.
-        let wanted = wanted && Self::was_removed(emptied);
-        if wanted {
-            state.emptied.push(emptied.to_owned());
-        }
-        wanted
+        state.stripped.len() < state.wanted && !state.offered.is_multiple_of(USES) && Self::was_removed(tree)
+    }
+
+    /// Takes it, now that there is at most an unused `work` in it.
+    pub(super) fn take_back(&self, stripped: &Path) {
+        lock(&self.shared.state).stripped.push(stripped.to_owned());
     }
 
     /// Moves a spare to where it is wanted; whether there was one.
@@ -171,9 +171,9 @@ impl Maker {
                 state = shared.fewer.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            let emptied = state.emptied.pop();
+            let stripped = state.stripped.pop();
             drop(state);
-            let made = match emptied {
+            let made = match stripped {
                 Some(path) => furnish(&path, true).map(|()| path),
                 None => self.make(),
             };
@@ -195,7 +195,7 @@ impl Maker {
         if self.made == 0 {
             self.full.retain(|old| remove_dir(old).is_err());
             match directory(&batch, 0o700) {
-                Err(error) if error.kind != crate::error::Kind::AlreadyExists => return Err(error),
+                Err(error) if error.kind != Kind::AlreadyExists => return Err(error),
                 _ => {}
             }
         }
@@ -218,7 +218,7 @@ pub(super) fn skeleton(path: &Path, work: bool) -> Result<()> {
     furnish(path, work)
 }
 
-/// What is in an empty tree.
+/// What is in an empty tree, of which `work` may be there.
 fn furnish(path: &Path, work: bool) -> Result<()> {
     let fs = path.join("fs");
     directory(&fs, 0o755)?;
@@ -227,10 +227,13 @@ fn furnish(path: &Path, work: bool) -> Result<()> {
     if fs.symlink_metadata().context(opening)?.permissions().mode() & 0o777 != 0o755 {
         set_permissions(&fs, Permissions::from_mode(0o755)).context(opening)?;
     }
-    if work {
-        directory(&path.join("work"), 0o711)?;
+    if !work {
+        return Ok(());
     }
-    Ok(())
+    match directory(&path.join("work"), 0o711) {
+        Err(error) if error.kind != Kind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn directory(path: &Path, mode: u32) -> Result<()> {
@@ -248,24 +251,28 @@ mod tests {
     }
 
     #[test]
-    fn an_emptied_tree_serves_again_a_few_times() {
+    fn a_removed_tree_serves_again_a_few_times() {
         let root = tempfile::tempdir().unwrap();
         let (spares, _) = Spares::open(root.path()).unwrap();
-        let emptied = |number: u64| {
+        let stripped = |number: u64| {
             let path = spares.way_out(number);
             directory(&path, 0o700).unwrap();
+            if number.is_multiple_of(2) {
+                directory(&path.join("work"), 0o711).unwrap();
+            }
             path
         };
-        assert!(!spares.take_back(&emptied(0)), "nobody wants one");
+        assert!(!spares.wants_back(&stripped(0)), "nobody wants one");
         spares.take(&root.path().join("none")).unwrap();
         wait::until("spares are made", || there(&spares) == FEWEST);
-        assert!(!spares.take_back(&root.path().join("spare/1")), "no tree");
-        let offered: Vec<PathBuf> = (1..=2 * USES).map(emptied).collect();
-        let kept = offered.iter().filter(|it| spares.take_back(it)).count();
-        assert_eq!(kept as u64, 2 * USES - 2, "one of {USES} goes");
-        // One that is not empty after all is not handed out.
-        let strange = &offered[0];
+        assert!(!spares.wants_back(&root.path().join("spare/1")), "no tree");
+        let offered: Vec<PathBuf> = (1..=2 * USES).map(stripped).collect();
+        let kept: Vec<_> = offered.iter().filter(|it| spares.wants_back(it)).collect();
+        assert_eq!(kept.len() as u64, 2 * USES - 2, "one of {USES} goes");
+        // One that has what it must not have is not handed out.
+        let strange = kept[0];
         directory(&strange.join("fs"), 0o700).unwrap();
+        kept.iter().for_each(|it| spares.take_back(it));
         let (mut taken, mut again) = (0, Vec::new());
         let mut one = || {
             let next = lock(&spares.shared.state).ready.last().cloned();
@@ -282,7 +289,7 @@ mod tests {
         };
         wait::until("all are used", || {
             one();
-            lock(&spares.shared.state).emptied.is_empty()
+            lock(&spares.shared.state).stripped.is_empty()
         });
         for _ in 0..2 * FEWEST {
             wait::until("one is taken", &mut one);
