@@ -188,7 +188,8 @@ fn by_hand(from: &File, to: &File, mut at: u64, end: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Owner, mode and extended attributes, in this order: chown(2) clears set-user-id bits and capabilities.
+/// Owner, extended attributes and mode, in this order: chown(2) clears set-user-id bits and capabilities, and a mode that shuts out its own
+/// owner keeps him from setting attributes.
 fn attributes(from: &Entry<'_>, to: &Entry<'_>, stat: &FileStat) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     match fchownat(to.dir, to.name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW) {
@@ -196,11 +197,12 @@ fn attributes(from: &Entry<'_>, to: &Entry<'_>, stat: &FileStat) -> io::Result<(
         Err(Errno::EPERM) if !nix::unistd::geteuid().is_root() => {}
         done => done?,
     }
+    xattrs(from, to)?;
     if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFLNK.bits() {
         let mode = Mode::from_bits_truncate(stat.st_mode);
         fchmodat(to.dir, to.name, mode, FchmodatFlags::FollowSymlink)?;
     }
-    xattrs(from, to)
+    Ok(())
 }
 
 fn xattrs(from: &Entry<'_>, to: &Entry<'_>) -> io::Result<()> {
