@@ -38,6 +38,11 @@ pub(crate) struct World {
 /// What a command left.
 pub(crate) use integration::store::Ran;
 
+/// The client under test.
+pub(crate) fn tarectl() -> PathBuf {
+    std::env::var_os("TARECTL_BIN").map_or_else(|| built("tarectl"), PathBuf::from)
+}
+
 impl World {
     /// With the image [`BUSYBOX`].
     pub(crate) fn new() -> Self {
@@ -70,8 +75,7 @@ impl World {
 
     /// `tarectl` with these arguments, in this world.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let tarectl = std::env::var_os("TARECTL_BIN").map_or_else(|| built("tarectl"), PathBuf::from);
-        let mut command = self.program(&tarectl);
+        let mut command = self.program(&tarectl());
         command.args(args);
         command
     }

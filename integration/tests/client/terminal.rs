@@ -5,7 +5,7 @@ use std::process::Command;
 
 use integration::{in_path, skip, store, wait};
 
-use crate::harness::{BUSYBOX, World};
+use crate::harness::{BUSYBOX, World, tarectl};
 
 /// A shell in a terminal of 100 by 30.
 struct Terminal<'a> {
@@ -15,7 +15,7 @@ struct Terminal<'a> {
 impl<'a> Terminal<'a> {
     fn new(world: &'a World) -> Self {
         let terminal = Self { world };
-        let path = integration::built("tarectl");
+        let path = tarectl();
         let path = path.parent().unwrap().display();
         let shell = format!("PATH={path}:$PATH PS1='$ ' ENV= exec sh");
         let mut command = world.program(Path::new("tmux"));
@@ -85,7 +85,9 @@ impl<'a> Terminal<'a> {
 impl Drop for Terminal<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}", self.screen());
+            // Whatever comes of it: a panic here would end the whole test program.
+            let screen = Command::new("tmux").args(["-L", &self.world.tag, "capture-pane", "-p"]).output();
+            eprintln!("{}", screen.map(|it| String::from_utf8_lossy(&it.stdout).into_owned()).unwrap_or_default());
         }
         let _ = Command::new("tmux").args(["-L", &self.world.tag, "kill-server"]).env_remove("TMUX").output();
     }
