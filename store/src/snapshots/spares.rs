@@ -13,7 +13,10 @@
 //! directory's inode comes from its parent's group, and without a journal the search passes over each inode there that was freed in the
 //! last minutes: where thousands of snapshots come and go, that is most of what a snapshot costs.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, Permissions, read_dir, remove_dir, rename, set_permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -21,9 +24,9 @@ use std::thread::{Builder, JoinHandle};
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, Result};
 use crate::fault;
-use crate::fs::{open_dir, private_dir};
+use crate::fs::{open_dir, private_dir, remove_tree};
 use crate::metadata::lock;
 
 /// So many are kept at first, and twice as many each time that somebody finds none.
@@ -34,6 +37,9 @@ const MOST: usize = 64;
 const BATCH: u64 = 16;
 /// How often a directory serves before it is removed, on average: the inodes of what was in it stay in its batch's part of the disk.
 const USES: u64 = 4;
+
+/// Before the number of a tree that was removed.
+const WAY_OUT: &str = "rm-";
 
 /// The spares, and the thread that makes them; it begins with the first who asks.
 pub(super) struct Spares {
@@ -53,6 +59,8 @@ struct Shared {
 struct State {
     ready: Vec<PathBuf>,
     wanted: usize,
+    /// Numbers of trees that were spares, and are not removed: what is made elsewhere is not spread.
+    handed_out: HashSet<u64>,
     /// Trees that were removed but for what serves again.
     stripped: Vec<PathBuf>,
     /// How many were offered.
@@ -79,20 +87,24 @@ impl Spares {
 
     /// Where a tree goes that is removed.
     pub(super) fn way_out(&self, number: u64) -> PathBuf {
-        self.dir.join(format!("rm-{number}"))
+        self.dir.join(format!("{WAY_OUT}{number}"))
     }
 
     /// Whether an earlier daemon named it so.
     pub(super) fn was_removed(path: &Path) -> bool {
-        path.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(b"rm-"))
+        path.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(WAY_OUT.as_bytes()))
     }
 
-    /// Whether what [`way_out`](Self::way_out) named may serve again.
+    /// Whether what [`way_out`](Self::way_out) named may serve again: only what was a spare of this daemon's.
     pub(super) fn wants_back(&self, tree: &Path) -> bool {
+        let name = tree.file_name().and_then(OsStr::to_str);
+        let number = name.and_then(|it| it.strip_prefix(WAY_OUT)?.parse::<u64>().ok());
         let mut state = lock(&self.shared.state);
+        if !number.is_some_and(|it| state.handed_out.remove(&it)) {
+            return false;
+        }
         state.offered += 1;
-        // What an earlier daemon left may be no tree at all.
-        state.stripped.len() < state.wanted && !state.offered.is_multiple_of(USES) && Self::was_removed(tree)
+        state.stripped.len() < state.wanted && !state.offered.is_multiple_of(USES)
     }
 
     /// Takes it, now that there is at most an unused `work` in it.
@@ -100,11 +112,15 @@ impl Spares {
         lock(&self.shared.state).stripped.push(stripped.to_owned());
     }
 
-    /// Moves a spare to where it is wanted; whether there was one.
-    pub(super) fn take(&self, to: &Path) -> Result<bool> {
+    /// Moves a spare to where tree `number` is wanted; whether there was one.
+    pub(super) fn take(&self, to: &Path, number: u64) -> Result<bool> {
         let spare = self.ask()?;
         // Whatever is in the way of a spare is told to who makes the tree afresh.
-        Ok(spare.is_some_and(|spare| rename(spare, to).is_ok()))
+        let taken = spare.is_some_and(|spare| rename(spare, to).is_ok());
+        if taken {
+            lock(&self.shared.state).handed_out.insert(number);
+        }
+        Ok(taken)
     }
 
     fn ask(&self) -> Result<Option<PathBuf>> {
@@ -174,7 +190,11 @@ impl Maker {
             let stripped = state.stripped.pop();
             drop(state);
             let made = match stripped {
-                Some(path) => furnish(&path, true).map(|()| path),
+                Some(path) => match furnish(&path, true) {
+                    Ok(()) => Ok(path),
+                    // What cannot serve again goes at last.
+                    Err(error) => remove_tree(&path).and(Err(error)),
+                },
                 None => self.make(),
             };
             let made = made.and_then(|spare| fault::point("snapshots.spare.made").map(|()| spare));
@@ -194,10 +214,7 @@ impl Maker {
         let batch = self.dir.join(self.batch.to_string());
         if self.made == 0 {
             self.full.retain(|old| remove_dir(old).is_err());
-            match directory(&batch, 0o700) {
-                Err(error) if error.kind != Kind::AlreadyExists => return Err(error),
-                _ => {}
-            }
+            directory_there(&batch, 0o700)?;
         }
         self.made += 1;
         let spare = batch.join(self.made.to_string());
@@ -230,9 +247,14 @@ fn furnish(path: &Path, work: bool) -> Result<()> {
     if !work {
         return Ok(());
     }
-    match directory(&path.join("work"), 0o711) {
-        Err(error) if error.kind != Kind::AlreadyExists => Err(error),
-        _ => Ok(()),
+    directory_there(&path.join("work"), 0o711)
+}
+
+/// The same, but it may be there.
+fn directory_there(path: &Path, mode: u32) -> Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        done => done.context(|| format!("make {}", path.display())),
     }
 }
 
@@ -242,6 +264,8 @@ fn directory(path: &Path, mode: u32) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use integration::wait;
 
     use super::*;
@@ -262,28 +286,31 @@ mod tests {
             }
             path
         };
-        assert!(!spares.wants_back(&stripped(0)), "nobody wants one");
-        spares.take(&root.path().join("none")).unwrap();
+        spares.take(&root.path().join("none"), 0).unwrap();
         wait::until("spares are made", || there(&spares) == FEWEST);
         assert!(!spares.wants_back(&root.path().join("spare/1")), "no tree");
         let offered: Vec<PathBuf> = (1..=2 * USES).map(stripped).collect();
+        assert!(!spares.wants_back(&offered[0]), "made elsewhere");
+        lock(&spares.shared.state).handed_out.extend(1..=2 * USES);
         let kept: Vec<_> = offered.iter().filter(|it| spares.wants_back(it)).collect();
         assert_eq!(kept.len() as u64, 2 * USES - 2, "one of {USES} goes");
         // One that has what it must not have is not handed out.
         let strange = kept[0];
         directory(&strange.join("fs"), 0o700).unwrap();
+        let inode = |path: &Path| path.metadata().unwrap().ino();
+        let expected: Vec<u64> = kept[1..].iter().map(|it| inode(it)).collect();
         kept.iter().for_each(|it| spares.take_back(it));
+        assert!(!spares.wants_back(&offered[0]), "once only");
         let (mut taken, mut again) = (0, Vec::new());
         let mut one = || {
-            let next = lock(&spares.shared.state).ready.last().cloned();
             let to = root.path().join(format!("taken-{taken}"));
-            let there = spares.take(&to).unwrap();
+            let there = spares.take(&to, 100 + taken).unwrap();
             if there {
                 let mut names: Vec<_> = read_dir(&to).unwrap().map(|it| it.unwrap().file_name()).collect();
                 names.sort();
                 assert_eq!(names, ["fs", "work"]);
                 taken += 1;
-                again.extend(next.filter(|it| offered.contains(it)));
+                again.push(inode(&to));
             }
             there
         };
@@ -294,7 +321,8 @@ mod tests {
         for _ in 0..2 * FEWEST {
             wait::until("one is taken", &mut one);
         }
-        assert!(!again.is_empty() && !again.contains(strange), "{again:?}");
+        assert!(expected.iter().all(|it| again.contains(it)), "{again:?}, not {expected:?}");
+        assert!(!strange.try_exists().unwrap(), "it is removed");
     }
 
     #[test]
@@ -303,19 +331,20 @@ mod tests {
         let (spares, old) = Spares::open(root.path()).unwrap();
         assert!(old.is_empty());
         // Nobody prepared anything yet: nothing is made.
-        assert!(!spares.take(&root.path().join("none")).unwrap());
+        assert!(!spares.take(&root.path().join("none"), 1).unwrap());
         wait::until("spares are made", || there(&spares) == FEWEST);
         for number in 0..FEWEST {
             let to = root.path().join(number.to_string());
             wait::until("one is there", || there(&spares) > 0);
-            assert!(spares.take(&to).unwrap());
+            assert!(spares.take(&to, 2).unwrap());
             let mode = |name: &str| std::fs::metadata(to.join(name)).unwrap().permissions().mode() & 0o777;
             assert_eq!((mode(""), mode("fs")), (0o700, 0o755));
             assert!(read_dir(to.join("fs")).unwrap().chain(read_dir(to.join("work")).unwrap()).next().is_none());
         }
         // What is taken is replaced, and what cannot be put there is not handed out.
         wait::until("more are made", || there(&spares) > FEWEST / 2);
-        assert!(!spares.take(&root.path().join("no/such")).unwrap());
+        assert!(!spares.take(&root.path().join("no/such"), 3).unwrap());
+        assert!(!lock(&spares.shared.state).handed_out.contains(&3));
         drop(spares);
         let (spares, old) = Spares::open(root.path()).unwrap();
         assert_eq!(old, [root.path().join("spare/1")]);

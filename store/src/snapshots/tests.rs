@@ -233,6 +233,18 @@ fn what_a_crash_left_is_swept_at_the_start_and_by_cleanup() {
 }
 
 #[test]
+fn what_comes_and_goes_leaves_no_more_than_waits_for_the_next() {
+    let parts = Parts::new();
+    for _ in 0..500 {
+        parts.snapshots.prepare(&request(&ns(), "a", "", &labels(&[]))).unwrap();
+        parts.snapshots.remove(&ns(), "", "a").unwrap();
+    }
+    parts.snapshots.cleanup().unwrap();
+    let left = parts.list("spare").iter().filter(|it| it.starts_with("rm-")).count();
+    assert!(left <= 130, "{left} trees");
+}
+
+#[test]
 fn a_mount_that_comes_back_opens_only_what_its_namespace_sees() {
     let parts = Parts::new();
     committed(&parts, "base", "");

@@ -83,7 +83,7 @@ impl Trees {
         lock(&self.unnamed).insert(number);
         let tree = Tree { trees: self.clone(), number, kept: false };
         let path = self.path(number);
-        if !(work && self.spares.take(&path)?) {
+        if !(work && self.spares.take(&path, number)?) {
             skeleton(&path, work)?;
         }
         fault::point("snapshots.prepare.taken")?;
