@@ -51,6 +51,7 @@ async fn what_is_not_used_is_not_fetched() {
     let mut stream = client.export(Context::default(), &ExportRequest::new()).await.unwrap();
     for received in 0..MESSAGES {
         assert_eq!(gate.next(&mut stream).await.unwrap().unwrap().data.len(), 1 << 20);
+        // The clock is paused: this returns when nobody has anything left to do, and takes no time.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let ahead = sent.load(Ordering::Relaxed) - received - 1;
         assert!(ahead <= 20, "after {received} messages {ahead} more were sent");
