@@ -20,7 +20,7 @@ use crate::options::Options;
 use crate::process::{Connected, Process};
 use crate::runtime::{Runtime, Streams};
 use crate::streaming::Named;
-use crate::tasks::{GivenUp, Shim, plain_name};
+use crate::tasks::{GivenUp, Reserved, Shim, plain_name};
 
 /// The file of the first process's id in a bundle.
 pub const INIT_PID_FILE: &str = "init.pid";
@@ -34,7 +34,7 @@ const CLEAN_UP: Duration = Duration::from_secs(5);
 /// Makes the container and returns the id of its first process; 0 when it comes from a checkpoint at its start.
 pub async fn create(shim: Rc<Shim>, request: CreateTaskRequest, given_up: GivenUp) -> Result<u32> {
     plain_name(&request.id)?;
-    let _reserved = shim.reserve(&request.id)?;
+    let reserved = shim.reserve(&request.id)?;
     let bundle = bundle_of(&request)?;
     let options = Options::from_any(request.options.as_ref())?;
     // Before anything is made: whoever cleans up after us reads there how.
@@ -42,7 +42,7 @@ pub async fn create(shim: Rc<Shim>, request: CreateTaskRequest, given_up: GivenU
     let rootfs = Rootfs::mount(&request, &bundle)?;
     let container = Rc::new(describe(&shim, &request, bundle, options, rootfs.path.clone()));
     if container.checkpoint.is_none() {
-        make(&shim, &container, given_up).await?;
+        make(&shim, &container, &reserved, given_up).await?;
     }
     rootfs.keep();
     shim.insert(container.clone());
@@ -86,7 +86,7 @@ fn describe(
 }
 
 /// The runtime's create, with the streams around it; undone if any of it fails.
-async fn make(shim: &Rc<Shim>, container: &Container, given_up: GivenUp) -> Result<()> {
+async fn make(shim: &Rc<Shim>, container: &Container, reserved: &Reserved, given_up: GivenUp) -> Result<()> {
     // From here until the process is watched for, an ended child may be the container's.
     let _unknown_children_stay = shim.children.call();
     let made = async {
@@ -106,6 +106,7 @@ async fn make(shim: &Rc<Shim>, container: &Container, given_up: GivenUp) -> Resu
     let made = tokio::select! {
         made = made => made,
         () = given_up => Err(Error::new(Kind::DeadlineExceeded, format!("create {}: the client gave up", container.id))),
+        () = reserved.unwanted() => Err(Error::precondition(format!("create {}: it was deleted meanwhile", container.id))),
     };
     if made.is_err() {
         let force = container.runtime.delete_force(&container.id);

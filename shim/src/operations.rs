@@ -163,8 +163,10 @@ pub async fn delete_exec(shim: Rc<Shim>, id: String, exec_id: String) -> Result<
     Ok(Deleted { pid: process.pid(), exit: process.exit() })
 }
 
-/// Deletes a container that does not run, with all that the shim and the runtime made for it.
+/// Deletes a container that does not run, with all that the shim and the runtime made for it. One that is still being made is given up:
+/// whoever is told that there is none finds nothing of it.
 pub async fn delete_container(shim: Rc<Shim>, id: String) -> Result<Deleted> {
+    shim.give_up(&id).await;
     let container = shim.container(&id)?;
     let _turn = container.turn.lock().await;
     // Another delete may have come before ours.

@@ -15,7 +15,8 @@
 //! exec's exit before the first process's, and delete after the exit.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -56,7 +57,10 @@ pub struct Shim {
     /// The standard streams that are opened over ttrpc.
     pub streams: Rc<crate::streaming::Streams>,
     containers: RefCell<HashMap<String, Rc<Container>>>,
-    reserved: RefCell<HashSet<String>>,
+    /// Those that are being made, and how each is told that it is no longer wanted.
+    reserved: RefCell<HashMap<String, Rc<Notify>>>,
+    /// A name became free.
+    freed: Notify,
     changed: Notify,
     over: Notify,
     /// That it ends is decided; what came now would be left behind.
@@ -73,6 +77,7 @@ impl Shim {
             streams: Rc::default(),
             containers: RefCell::default(),
             reserved: RefCell::default(),
+            freed: Notify::new(),
             changed: Notify::new(),
             over: Notify::new(),
             ending: Cell::new(false),
@@ -93,12 +98,29 @@ impl Shim {
     /// Keeps the name for a container that is being made, until the result is dropped.
     pub fn reserve(self: &Rc<Self>, id: &str) -> Result<Reserved> {
         self.stays()?;
-        let taken = self.containers.borrow().contains_key(id) || !self.reserved.borrow_mut().insert(id.to_owned());
-        if taken {
-            return Err(Error::new(Kind::AlreadyExists, format!("container {id} already exists: delete it first")));
+        let taken = || Error::new(Kind::AlreadyExists, format!("container {id} already exists: delete it first"));
+        if self.containers.borrow().contains_key(id) {
+            return Err(taken());
         }
+        let unwanted = Rc::<Notify>::default();
+        match self.reserved.borrow_mut().entry(id.to_owned()) {
+            Entry::Occupied(_) => return Err(taken()),
+            Entry::Vacant(free) => free.insert(unwanted.clone()),
+        };
         self.changed.notify_one();
-        Ok(Reserved { shim: self.clone(), id: id.to_owned() })
+        Ok(Reserved { shim: self.clone(), id: id.to_owned(), unwanted })
+    }
+
+    /// Has the making of a container given up, if one of this name is being made, and returns when it is undone; or when it was done
+    /// before that, and the container is known.
+    pub async fn give_up(&self, id: &str) {
+        loop {
+            match self.reserved.borrow().get(id) {
+                Some(making) => making.notify_one(),
+                None => return,
+            }
+            self.freed.notified().await;
+        }
     }
 
     /// Refuses what is to be held by a shim that is about to end.
@@ -192,11 +214,20 @@ fn over() -> Error {
 pub struct Reserved {
     shim: Rc<Shim>,
     id: String,
+    unwanted: Rc<Notify>,
+}
+
+impl Reserved {
+    /// Resolves when somebody deletes what is being made.
+    pub async fn unwanted(&self) {
+        self.unwanted.notified().await;
+    }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
         self.shim.reserved.borrow_mut().remove(&self.id);
+        self.shim.freed.notify_waiters();
         self.shim.changed.notify_one();
     }
 }

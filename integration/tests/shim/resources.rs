@@ -120,6 +120,34 @@ fn a_create_that_fails_leaves_no_mount() {
 }
 
 #[test]
+fn a_deletion_ends_a_create_that_hangs_and_leaves_no_mount() {
+    block_on(async {
+        let held = Plan::idle().faults("create hang").hold().await;
+        let rootfs = held.rt.fresh_path("programs");
+        build_rootfs(&rootfs);
+        let before = left(&held);
+        // One of the two has the name, and hangs.
+        let create = || {
+            let (shim, id, bundle) = (held.shim.clone(), held.id.clone(), held.bundle.path().to_owned());
+            let (mounts, options) = (vec![mount("bind", &rootfs, &["rbind".into()])], held.launch.options.clone());
+            tokio::spawn(async move { shim.create_with(&id, &bundle, &Streams::default(), mounts, options).await })
+        };
+        let (mut one, mut other) = (create(), create());
+        let (refused, hangs) = tokio::select! {
+            refused = &mut one => (refused, other),
+            refused = &mut other => (refused, one),
+        };
+        assert_eq!(refusal(&refused.unwrap().unwrap_err()), Some(Code::ALREADY_EXISTS));
+        let error = held.shim.delete(&held.id, "").await.unwrap_err();
+        assert_eq!(refusal(&error), Some(Code::NOT_FOUND), "{error}");
+        assert_eq!(left(&held), before, "whoever is told that there is none may remove the bundle");
+        let error = hangs.await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("it was deleted meanwhile"), "{error}");
+        held.end().await;
+    });
+}
+
+#[test]
 fn a_root_may_be_an_image_file() {
     block_on(async {
         let held = Plan::of(&["/bin/sh", "-c", "test -d /proc && exit 5"]).hold().await;
