@@ -176,13 +176,13 @@ impl Half {
 
     /// criu starts in the container's cgroups, and so does all that it makes.
     fn enter_cgroups(&mut self, dir: &ContainerDir, criu: i32) -> Result<()> {
-        let made = match self.systemd.take() {
-            Some(systemd) => Cgroup::create_unit(&self.plan.cgroup, systemd, criu, &mut self.state.cgroup)?,
-            None => Cgroup::create(&self.plan.cgroup)?,
+        let (made, join) = match self.systemd.take() {
+            Some(systemd) => (Cgroup::create_unit(&self.plan.cgroup, systemd, criu, &mut self.state.cgroup)?, None),
+            None => Cgroup::create_to_join(&self.plan.cgroup).map(|(made, join)| (made, Some(join)))?,
         };
         let cgroup = self.cgroup.insert(made);
         self.state.cgroup = cgroup.saved();
-        for file in cgroup.join_fds()? {
+        for file in join.map_or_else(|| cgroup.join_fds(), Ok)? {
             write(&file, criu.to_string().as_bytes()).on("put criu into", "the cgroups")?;
         }
         if let Some(plan) = &self.plan.rdt {

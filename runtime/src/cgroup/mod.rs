@@ -141,6 +141,27 @@ impl Cgroup {
         Ok(Self { saved, unified })
     }
 
+    /// As [`Cgroup::create`], with the files of [`Cgroup::join_fds`].
+    ///
+    /// systemd removes every empty directory of a version 1 hierarchy, whosever it is, when it makes a unit above it that does not use
+    /// the controller. So what is gone before it is open is made again.
+    pub fn create_to_join(plan: &CgroupPlan) -> Result<(Self, Vec<OwnedFd>)> {
+        let mut left = 3;
+        loop {
+            let made = Self::create(plan).and_then(|cgroup| {
+                match cgroup.join_fds() {
+                    Ok(join) => Ok((cgroup, join)),
+                    // Nothing is in it.
+                    Err(error) => cgroup.destroy().and(Err(error)),
+                }
+            });
+            match made {
+                Err(error) if left > 0 && matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => left -= 1,
+                made => return made,
+            }
+        }
+    }
+
     /// The cgroups of a container that is there.
     pub fn open(saved: &SavedCgroup) -> Result<Self> {
         Ok(Self { saved: saved.clone(), unified: None })

@@ -7,7 +7,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use oci_spec::runtime::Spec;
 
@@ -69,9 +69,13 @@ impl Area {
         Self { name: unique(), layout, cgroup: None, children: Vec::new() }
     }
 
-    fn create(&mut self, resources: &str) -> Result<&Cgroup> {
+    fn plan(&self, resources: &str) -> Result<CgroupPlan> {
         let linux = format!(r#"{{"cgroupsPath": "/{}", "resources": {resources}}}"#, self.name);
-        let plan = lower(&spec(&linux), "c1", Manager::Cgroupfs, &self.layout, Privilege::Root)?;
+        lower(&spec(&linux), "c1", Manager::Cgroupfs, &self.layout, Privilege::Root)
+    }
+
+    fn create(&mut self, resources: &str) -> Result<&Cgroup> {
+        let plan = self.plan(resources)?;
         Ok(self.cgroup.insert(Cgroup::create(&plan)?))
     }
 
@@ -331,6 +335,35 @@ fn a_failed_creation_leaves_nothing() {
     for hierarchy in &area.layout.v1 {
         assert!(!is_there(&hierarchy.mount.join(base)));
     }
+}
+
+/// As systemd does it to all that are empty.
+#[test]
+fn what_is_removed_before_a_process_joins_is_made_again() {
+    let Some(layout) = v1_host() else { return };
+    let mut again = 0;
+    for _ in 0..20 {
+        let mut area = Area::new(layout.clone());
+        let first = area.layout.v1.first().unwrap().mount.join(&area.name);
+        let plan = area.plan("{}").unwrap();
+        let done = AtomicBool::new(false);
+        let made = std::thread::scope(|scope| {
+            let remover = scope.spawn(|| {
+                let mut removed = false;
+                while !removed && !done.load(Ordering::Relaxed) {
+                    removed = std::fs::remove_dir(&first).is_ok();
+                }
+                removed
+            });
+            let made = Cgroup::create_to_join(&plan);
+            done.store(true, Ordering::Relaxed);
+            // It may have come too late, when all was open.
+            again += usize::from(remover.join().unwrap() && is_there(&first));
+            made
+        });
+        area.cgroup = Some(made.unwrap().0);
+    }
+    assert!(again > 0, "nothing was removed in time");
 }
 
 #[test]

@@ -188,13 +188,14 @@ fn join_fds(desk: &mut Desk<'_>, pid: i32) -> Result<Vec<OwnedFd>> {
         None => {
             let plan = &desk.plan.cgroup;
             // systemd tells a connection of every job, so it is kept no longer than needed.
-            let cgroup = match desk.systemd.take() {
-                Some(systemd) => Cgroup::create_unit(plan, systemd, pid, &mut desk.state.cgroup)?,
-                None => Cgroup::create(plan)?,
+            let (cgroup, join) = match desk.systemd.take() {
+                Some(systemd) => (Cgroup::create_unit(plan, systemd, pid, &mut desk.state.cgroup)?, None),
+                None => Cgroup::create_to_join(plan).map(|(cgroup, join)| (cgroup, Some(join)))?,
             };
             // From now on what is in them is the container's: a clean-up may kill it.
             desk.state.cgroup = cgroup.saved();
-            desk.cgroup.insert(cgroup).join_fds()
+            let cgroup = desk.cgroup.insert(cgroup);
+            join.map_or_else(|| cgroup.join_fds(), Ok)
         }
     }
 }
