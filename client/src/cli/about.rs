@@ -10,6 +10,7 @@ use super::output;
 use crate::client::Client;
 use crate::error::{Context, Result};
 use crate::record::Status;
+use crate::spec::has_cgroups_2;
 use crate::template::Template;
 use crate::{truth, units};
 
@@ -57,7 +58,7 @@ pub(super) async fn info(client: &Client, args: Formatted) -> Result<u8> {
     let memory = memory.lines().find_map(|it| it.strip_prefix("MemTotal:")).and_then(|it| it.trim().split(' ').next());
     let memory = memory.and_then(|it| it.parse::<u64>().ok()).unwrap_or(0) * 1024;
     let (running, paused) = (count(Status::Running), count(Status::Paused));
-    let cgroup = if fs::metadata("/sys/fs/cgroup/cgroup.controllers").is_ok() { "2" } else { "1" };
+    let cgroup = if has_cgroups_2() { "2" } else { "1" };
     let value = json!({
         "Containers": containers.len(), "ContainersRunning": running, "ContainersPaused": paused,
         "ContainersStopped": containers.len() - running - paused, "Images": ids.len(),

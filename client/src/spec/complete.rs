@@ -95,6 +95,11 @@ fn merge_health(config: &mut Config, image: Option<&Health>) {
     fill(&mut own.retries, image.retries);
 }
 
+/// Whether all cgroups of this host are in the unified hierarchy.
+pub(crate) fn has_cgroups_2() -> bool {
+    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").metadata().is_ok()
+}
+
 fn defaults(record: &mut Container) {
     let Container { config, host_config: host, id, .. } = record;
     if config.hostname.is_empty() {
@@ -107,9 +112,8 @@ fn defaults(record: &mut Container) {
         "private".clone_into(&mut host.ipc_mode);
     }
     if host.cgroupns_mode.is_empty() {
-        // As docker: where the whole of cgroups is the unified hierarchy, a container has its own view of it.
-        let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").metadata().is_ok();
-        if unified && !host.privileged { "private" } else { "host" }.clone_into(&mut host.cgroupns_mode);
+        // As docker: where all cgroups are in the unified hierarchy, a container has its own view of it, a privileged one too.
+        if has_cgroups_2() { "private" } else { "host" }.clone_into(&mut host.cgroupns_mode);
     }
     if host.shm_size == 0 {
         host.shm_size = SHM_SIZE;

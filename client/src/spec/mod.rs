@@ -29,6 +29,7 @@ mod resources;
 pub mod seccomp;
 mod security;
 
+pub(crate) use complete::has_cgroups_2;
 pub use complete::{complete, merge};
 pub use limits::ULIMITS;
 pub use process::{DEFAULT_PATH, arguments, environment};

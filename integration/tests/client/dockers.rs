@@ -247,6 +247,8 @@ fn alike(path: &str, text: &str) -> String {
             text.rsplit('/').next().unwrap_or_default().to_owned()
         }
         "SandboxKey" => "KEY".to_owned(),
+        // Each has its own by default.
+        "AppArmorProfile" if text == "tare-default" || text == "docker-default" => "DEFAULT".to_owned(),
         "MacAddress" => "MAC".to_owned(),
         "IPAddress" => text.rsplit_once('.').unwrap_or_default().0.to_owned(),
         "Source" if path.starts_with("/Mounts") && text.contains("/volumes/") => "VOLUME".to_owned(),

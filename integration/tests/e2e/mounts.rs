@@ -274,6 +274,17 @@ fn a_device_in_the_place_of_another_by_a_mount_stays_that() {
 }
 
 #[test]
+fn the_links_of_dev_are_there() {
+    let rt = Runtime::from_env();
+    let bundle = shell(&rt, "cd /dev; for it in core fd ptmx stderr stdin stdout; do echo $it $(readlink $it); done");
+    // As runc has it: only where the kernel shows its memory.
+    let core = if fs::exists("/proc/kcore").unwrap() { "core /proc/kcore" } else { "core" };
+    let rest =
+        "fd /proc/self/fd\nptmx pts/ptmx\nstderr /proc/self/fd/2\nstdin /proc/self/fd/0\nstdout /proc/self/fd/1\n";
+    assert_eq!(rt.run(&bundle).ok().stdout, format!("{core}\n{rest}"));
+}
+
+#[test]
 fn the_host_s_dev_is_left_as_it_is() {
     let rt = Runtime::from_env();
     let dev = Mounted::tmpfs(&rt.fresh_path("dev"));

@@ -30,6 +30,9 @@ const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/2", "stderr"),
 ];
 
+/// The kernel's memory, where it is built to show that: proc(5). `/dev/core` is its old name.
+const KCORE: &str = "/proc/kcore";
+
 /// Makes all nodes and links. Relies on the file mode mask that [`crate::init::rootfs::attach`] set to 0.
 pub fn create(root: &mut Root, devices: &Devices, sources: &mut Sources) -> Result<()> {
     if devices.dev == Dev::Bound {
@@ -51,6 +54,10 @@ pub fn create(root: &mut Root, devices: &Devices, sources: &mut Sources) -> Resu
     }
     for (text, name) in LINKS {
         link(dev.as_fd(), text, name)?;
+    }
+    // What the specification leaves out, and people know from runc.
+    if Path::new(KCORE).symlink_metadata().is_ok() {
+        link(dev.as_fd(), KCORE, "core")?;
     }
     // The container's terminals are those of its own devpts.
     ptmx(dev.as_fd())

@@ -13,6 +13,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::paths;
 use crate::record::{Container, Endpoint, HealthState, Map, Mount, PortBinding, State as Record, Status};
+use crate::spec::has_cgroups_2;
 use crate::time::Time;
 use crate::truth;
 
@@ -174,7 +175,8 @@ pub(super) fn of(client: &Client, record: &Container) -> Inspected {
         platform: "linux",
         mount_label: "",
         process_label: "",
-        app_armor_profile: apparmor::of(&record.host_config).unwrap_or_default(),
+        // As in docker, it has one from its first start on.
+        app_armor_profile: apparmor::of(&record.host_config).filter(|_| was_begun(record)).unwrap_or_default(),
         exec_ids: None,
         host_config: host_config(record),
         graph_driver: json!({"Name": "overlayfs", "Data": {"Snapshot": record.snapshot, "Parent": record.image.chain_id}}),
@@ -235,6 +237,11 @@ const NULL_WHEN_EMPTY: [&str; 10] = [
 /// Fields that docker leaves out when nothing was asked for.
 const ABSENT_WHEN_EMPTY: [&str; 5] = ["Annotations", "Mounts", "Tmpfs", "Sysctls", "Init"];
 
+/// Whether a start was tried, be it in vain.
+fn was_begun(record: &Container) -> bool {
+    !record.state.started_at.is_never() || !record.state.error.is_empty()
+}
+
 fn host_config(record: &Container) -> Value {
     let mut value = serde_json::to_value(&record.host_config).unwrap_or_default();
     let Some(fields) = value.as_object_mut() else { return value };
@@ -260,6 +267,10 @@ fn host_config(record: &Container) -> Value {
         // So docker says that no label keeps it from what it shares with the host.
         fields
             .insert("SecurityOpt".to_owned(), json!([&host.security_opt[..], &["label=disable".to_owned()]].concat()));
+    }
+    if has_cgroups_2() && was_begun(record) {
+        // There is no such thing in version 2, and from the start on docker says so.
+        fields.insert("OomKillDisable".to_owned(), Value::Null);
     }
     if record.host_config.pids_limit == 0 {
         fields.insert("PidsLimit".to_owned(), Value::Null);
