@@ -173,6 +173,18 @@ pub fn kind_of(error: &io::Error) -> Kind {
     }
 }
 
+/// What to do about a failed system call, behind its own words, where that is known.
+pub(crate) const fn remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => MAKE_ROOM,
+        _ => "",
+    }
+}
+
+/// What to do about a full disk.
+pub(crate) const MAKE_ROOM: &str =
+    "; make room on that disk (the store's own: `tare-store rmi` images, then `tare-store gc`) and try again";
+
 /// Puts what was tried before why it failed.
 pub trait Context<T> {
     /// `what` names the operation and its object: "open /var/lib/tare-store/lock".
@@ -181,7 +193,7 @@ pub trait Context<T> {
 
 impl<T> Context<T> for io::Result<T> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|error| Error::new(kind_of(&error), format!("{}: {error}", what())))
+        self.map_err(|error| Error::new(kind_of(&error), format!("{}: {error}{}", what(), remedy(error.kind()))))
     }
 }
 
@@ -203,6 +215,8 @@ mod tests {
         let through = io::Result::<()>::Err(io::Error::other(ours)).context(|| "write the archive".to_owned());
         let error = through.unwrap_err();
         assert_eq!(error.kind, Kind::ResourceExhausted);
-        assert_eq!(error.message, "write the archive: write ingest 7: No space left on device (os error 28)");
+        let said = "write the archive: write ingest 7: No space left on device (os error 28); make room on that disk (the store's own: \
+                    `tare-store rmi` images, then `tare-store gc`) and try again";
+        assert_eq!(error.message, said);
     }
 }

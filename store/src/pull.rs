@@ -43,7 +43,7 @@ pub struct Request {
     pub access: Access,
     /// The image's labels.
     pub labels: Labels,
-    /// Keep no blob whose layer is unpacked.
+    /// Keep no blob whose layer is unpacked; where that is the store's policy, it is done anyway.
     pub discard_blobs: bool,
     /// Leave out layers that must not be distributed, instead of failing.
     pub skip_foreign: bool,
@@ -64,6 +64,8 @@ pub struct Pulled {
     pub unchanged: bool,
     /// Bytes that came over the network.
     pub fetched: u64,
+    /// Layers' blobs are kept by nothing: collection removes them.
+    pub discarded: bool,
 }
 
 /// Fetches an image, verifies it, unpacks it, and makes it visible.
@@ -84,8 +86,8 @@ async fn steps(store: &Store, ns: &Namespace, request: Request, name: &str, prog
     }
     let whole = !leaves_out_foreign(&call, &tree, request.skip_foreign)?;
     let unpack = request.unpack.as_deref().filter(|_| whole);
-    let discard_blobs = request.discard_blobs || store.config.discard_blobs;
-    let transfers = needed(&call, &tree, &request, discard_blobs).await?;
+    let discard = unpack.filter(|_| request.discard_blobs || store.config.discard_blobs);
+    let transfers = needed(&call, &tree, discard).await?;
 
     let mut fetches = fetch::start(&call, &remote, transfers);
     let mut ready = Ready::default();
@@ -107,10 +109,10 @@ async fn steps(store: &Store, ns: &Namespace, request: Request, name: &str, prog
     let before = image_target(&call, name).await?;
     let unchanged = remote.fetched() == 0 && ready.is_empty() && before.is_some_and(|it| it == target.digest);
     let new = NewImage { name: name.to_owned(), target: target.clone(), labels: request.labels.clone() };
-    let keep_blobs = !discard_blobs || unpack.is_none();
-    ready.publish(&call, &tree, vec![new], keep_blobs).await?;
+    let discarded = discard.is_some();
+    ready.publish(&call, &tree, vec![new], !discarded).await?;
     fault::point("pull.published")?;
-    Ok(Pulled { name: name.to_owned(), target, images: tree.images, unchanged, fetched: remote.fetched() })
+    Ok(Pulled { name: name.to_owned(), target, images: tree.images, unchanged, fetched: remote.fetched(), discarded })
 }
 
 /// Whether layers are left out that must not be distributed: an image that lacks some can't be unpacked. Fails, if it may not.
@@ -134,11 +136,11 @@ fn leaves_out_foreign(call: &Call, tree: &Tree, skip: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// What must be here in the end. With `discard_blobs`, that is no layer that is unpacked already.
-async fn needed(call: &Call, tree: &Tree, request: &Request, discard_blobs: bool) -> Result<Vec<Transfer>> {
+/// What must be here in the end. That is no layer that `discard`, a snapshotter whose layers' blobs are not kept, has unpacked already.
+async fn needed(call: &Call, tree: &Tree, discard: Option<&str>) -> Result<Vec<Transfer>> {
     let mut transfers = tree.transfers();
     transfers.retain(|it| !media::is_foreign(&it.at.media_type));
-    let Some(snapshotter) = request.unpack.as_deref().filter(|_| discard_blobs) else { return Ok(transfers) };
+    let Some(snapshotter) = discard else { return Ok(transfers) };
     let mut wanted = HashSet::new();
     for image in &tree.images {
         let there = layers::present(call, image, snapshotter).await?;

@@ -297,6 +297,34 @@ async fn foreign_layers_are_refused_or_left_out() {
     assert!(store.snapshots.list(&ns(), "", &[]).unwrap().is_empty());
 }
 
+/// An image that lacks a layer is not unpacked, so its other layers' blobs are all that there is of it.
+#[tokio::test]
+async fn blobs_of_what_is_not_unpacked_are_not_discarded() {
+    let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::start());
+    let store = store(dir.path());
+    let layers = image(&registry, "whole", &[&base()]);
+    let discarding = |tag: &str| pull::Request { discard_blobs: true, skip_foreign: true, ..request(&registry, tag) };
+    let pulled = pull::pull(&store, &ns(), discarding("whole"), &Progress::silent()).await.unwrap();
+    assert!(pulled.discarded);
+    let options = crate::gc::Options { dry_run: false, prune: None };
+    let collect = || crate::gc::collect(&store.metadata, &store.content, &store.snapshots, &options).unwrap();
+    collect();
+    assert!(store.content.info(&ns(), &layers[0]).unwrap().is_none());
+    let config = config(&[&base(), &upper()], &platform::host().architecture);
+    let (_, bytes) = registry.kept_manifest("team/app", "whole").unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    manifest["config"] =
+        json!({"mediaType": media::CONFIG, "digest": registry.blob("team/app", config.clone()), "size": config.len()});
+    manifest["layers"].as_array_mut().unwrap().push(json!({
+        "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "digest": Digest::of(b"elsewhere"), "size": 9}));
+    registry.manifest("team/app", Some("part"), media::MANIFEST, manifest.to_string());
+    let pulled = pull::pull(&store, &ns(), discarding("part"), &Progress::silent()).await.unwrap();
+    assert!(!pulled.discarded);
+    collect();
+    assert!(store.content.info(&ns(), &layers[0]).unwrap().is_some());
+}
+
 #[tokio::test]
 async fn a_push_sends_what_is_new() {
     let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::start());

@@ -37,6 +37,10 @@ impl Drop for Small {
     }
 }
 
+/// What to do about a full disk.
+const REMEDY: &str =
+    "make room on that disk (the store's own: `tare-store rmi` images, then `tare-store gc`) and try again";
+
 fn small_image(registry: &Registry) -> String {
     publish(registry, "small", "1", &[layer(&[("etc/small", b"small")])])
 }
@@ -71,6 +75,7 @@ fn a_full_disk_is_said_and_loses_nothing() {
     let error = store.fails(&["pull", "--quiet", &big]);
     assert_eq!(error.trim().lines().count(), 1, "{error}");
     assert!(error.contains("No space left on device") && error.contains("big"), "{error}");
+    assert_eq!(error.matches(REMEDY).count(), 1, "{error}");
     assert!(store.images().iter().all(|it| !it.contains("big")));
     store.is_sound().unwrap();
     store.tree(&small);
@@ -111,7 +116,7 @@ fn a_commit_on_a_full_disk_says_so_and_leaves_nothing() {
     for words in [&["commit", "work", "example.org/made", "--base", &small][..], &["diff", "create", "work", "below"]] {
         let ran = integration::store::run(store.command(words), None);
         assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-        assert!(ran.stderr.contains("No space left on device"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("No space left on device") && ran.stderr.contains(REMEDY), "{}", ran.stderr);
         assert_eq!(used(), 0, "what was written of it is gone");
     }
     assert_eq!(store.images(), std::slice::from_ref(&small));

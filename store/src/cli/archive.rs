@@ -11,7 +11,7 @@ use super::args;
 use super::output::{Done, Failure, apart, bytes, labels};
 use super::transfer::{absolute, follow, print, without_result};
 use super::{Session, watch::Watch};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 
 /// What may be sent and not be taken yet: store.proto's word to its clients.
 const WINDOW: u64 = 4 << 20;
@@ -31,7 +31,7 @@ pub(super) async fn import(session: &Session, args: args::Import) -> Done {
     if !from_stdin {
         options.path = absolute(&args.path)?;
         // The daemon's answer would name a path without saying that it is the daemon who looks.
-        args.path.symlink_metadata().context(|| format!("open {}", args.path.display()))?;
+        args.path.symlink_metadata().context(|| format!("open {}", args.path.display())).map_err(which)?;
     } else if std::io::stdin().is_terminal() {
         return Err(Failure::usage(
             "import reads an archive from standard input, which is a terminal: name a file or use a pipe",
@@ -87,6 +87,17 @@ pub(super) async fn import(session: &Session, args: args::Import) -> Done {
     watch.end();
     result?;
     print(session, &ended.ok_or_else(without_result)?, "imported")
+}
+
+/// What may be named, where what was named is not there.
+fn which(error: Error) -> Error {
+    if error.kind != Kind::NotFound {
+        return error;
+    }
+    let message = format!(
+        "{error}; name an archive or the directory of an OCI layout, or pipe an archive to `tare-store import -`"
+    );
+    Error { message, ..error }
 }
 
 async fn next(input: &mut Option<mpsc::Receiver<Result<Vec<u8>>>>) -> Option<Result<Vec<u8>>> {

@@ -32,7 +32,7 @@ pub(crate) use labels::{from_column, kept, validate};
 pub use leases::{Lease, LeaseInfo, Resource};
 pub use publish::{NewImage, Publication, Published};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, MAKE_ROOM, Result};
 use crate::fs::Root;
 use reserve::Reserve;
 
@@ -168,13 +168,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Turns what SQLite says into a kind and a sentence.
 pub(crate) fn failed(what: &str, error: rusqlite::Error) -> Error {
-    let kind = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => Kind::ResourceExhausted,
-        Some(ErrorCode::ReadOnly) => Kind::FailedPrecondition,
-        Some(ErrorCode::PermissionDenied) => Kind::PermissionDenied,
-        _ => Kind::Internal,
+    let (kind, remedy) = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => (Kind::ResourceExhausted, MAKE_ROOM),
+        Some(ErrorCode::ReadOnly) => (Kind::FailedPrecondition, ""),
+        Some(ErrorCode::PermissionDenied) => (Kind::PermissionDenied, ""),
+        _ => (Kind::Internal, ""),
     };
-    Error::new(kind, format!("the metadata database: {what}: {error}"))
+    Error::new(kind, format!("the metadata database: {what}: {error}{remedy}"))
 }
 
 /// As rows keep times.

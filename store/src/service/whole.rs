@@ -25,7 +25,6 @@ impl store_ttrpc::Store for Session {
     ) -> ttrpc::Result<()> {
         let call = self.call(context)?;
         let (progress, updates) = progress::Progress::watched();
-        let discard = request.discard_blobs || self.store.config.discard_blobs;
         let work = async {
             let request = pull::Request {
                 reference: request.reference.parse()?,
@@ -34,12 +33,12 @@ impl store_ttrpc::Store for Session {
                 unpack: (!request.no_unpack).then_some(request.snapshotter),
                 access: access(request.registry, &progress),
                 labels: wire::labels(request.labels),
-                discard_blobs: discard,
+                discard_blobs: request.discard_blobs,
                 skip_foreign: request.skip_foreign_layers,
                 referrers: request.referrers,
             };
             let pulled = pull::pull(&self.store, &call.ns, request, &progress).await?;
-            if discard {
+            if pulled.discarded {
                 call.blocking(|call| call.removed(true)).await?;
             }
             Ok(pulled)

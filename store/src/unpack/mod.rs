@@ -50,7 +50,7 @@ use nix::sys::stat::Mode;
 use rustix::io::Errno;
 
 use crate::content::digest::Digest;
-use crate::error::{Context, Error, Kind, Result, kind_of};
+use crate::error::{Context, Error, Kind, Result, kind_of, remedy};
 use decompress::Decoder;
 use pipe::{Received, pipe};
 use tar::{Entry, Reader};
@@ -202,8 +202,9 @@ fn is_hosts_root() -> bool {
 }
 
 /// A call that failed on what the layer wanted: some failures are the layer's own fault.
-fn failed(what: &str, error: Errno) -> Error {
-    let kind = match error {
+fn failed(what: &str, errno: Errno) -> Error {
+    let error = io::Error::from(errno);
+    let kind = match errno {
         Errno::LOOP
         | Errno::NAMETOOLONG
         | Errno::NOTDIR
@@ -212,9 +213,9 @@ fn failed(what: &str, error: Errno) -> Error {
         | Errno::INVAL
         | Errno::ILSEQ => Kind::DataLoss,
         Errno::MLINK => Kind::ResourceExhausted,
-        _ => kind_of(&error.into()),
+        _ => kind_of(&error),
     };
-    Error::new(kind, format!("{what}: {}", io::Error::from(error)))
+    Error::new(kind, format!("{what}: {error}{}", remedy(error.kind())))
 }
 
 #[cfg(test)]
