@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hyper_util::client::proxy::matcher::Matcher;
 use tokio::sync::Semaphore;
 
 use crate::error::{Context, Error, Kind, Result};
@@ -13,36 +12,10 @@ use crate::registry::docker_config::{DockerConfig, same_host};
 use crate::registry::exchange::{Ask, Host};
 use crate::registry::hosts::{self, Can, Endpoint};
 use crate::registry::http::{Http, Patience};
+use crate::registry::proxies::{Proxies, Routes};
 use crate::registry::reference::Repository;
 use crate::registry::retry::Tries;
 use crate::registry::{ranges, shortened};
-
-/// Which proxies are used.
-#[derive(Debug, Clone, Default)]
-pub enum Proxies {
-    /// Those that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say, in capitals or not.
-    #[default]
-    Environment,
-    /// This one for everything but what is on this host.
-    Only(String),
-    /// None.
-    None,
-}
-
-/// As everybody reads these variables; `*` means whole names, and addresses too, which the matcher by itself does not know.
-fn of_the_environment(variable: &dyn Fn(&str) -> Option<String>) -> Matcher {
-    let said = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase())).unwrap_or_default();
-    let spared = said("NO_PROXY");
-    let spared: Vec<&str> = spared.split(',').map(str::trim).collect();
-    if spared.contains(&"*") {
-        return Matcher::builder().build();
-    }
-    let names: Vec<&str> =
-        spared.iter().map(|it| it.strip_prefix('*').filter(|it| it.starts_with('.')).unwrap_or(it)).collect();
-    // A server that answers by CGI has HTTP_PROXY from its clients' headers.
-    let http = if variable("REQUEST_METHOD").is_some() { String::new() } else { said("HTTP_PROXY") };
-    Matcher::builder().all(said("ALL_PROXY")).http(http).https(said("HTTPS_PROXY")).no(names.join(",")).build()
-}
 
 /// How all registries are reached.
 #[derive(Debug, Clone)]
@@ -96,17 +69,7 @@ pub(super) struct Shared {
 impl Registry {
     /// Speaks to nobody yet.
     pub fn new(config: RegistryConfig) -> Result<Self> {
-        let proxies = match &config.proxies {
-            Proxies::Environment => of_the_environment(&|name| std::env::var(name).ok()),
-            Proxies::Only(address) => {
-                if address.parse::<http::Uri>().is_err() {
-                    return Err(Error::invalid(format!("{:?} is not the address of a proxy", shortened(address))));
-                }
-                Matcher::builder().all(address.as_str()).build()
-            }
-            Proxies::None => Matcher::builder().build(),
-        };
-        let http = Http::new(config.patience, proxies);
+        let http = Http::new(config.patience, Routes::new(&config.proxies)?);
         Ok(Self(Arc::new(Shared {
             config,
             http,
@@ -249,36 +212,5 @@ impl Call {
     /// Remembers that this host, which is on loopback, speaks no TLS.
     pub(super) fn set_plain(&self, authority: &str) {
         self.shared.plain.lock().unwrap_or_else(PoisonError::into_inner).insert(authority.to_owned());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn proxies_are_what_the_environment_says() {
-        let (http, tls) = ("http://registry.example/", "https://registry.example/");
-        for (variables, address, proxied) in [
-            (&[("HTTP_PROXY", "http://p:1")][..], http, true),
-            (&[("HTTP_PROXY", "http://p:1")], tls, false),
-            (&[("https_proxy", "p:1")], tls, true),
-            (&[("ALL_PROXY", "http://p:1")], tls, true),
-            (&[("HTTP_PROXY", "http://p:1"), ("REQUEST_METHOD", "GET")], http, false),
-            (&[("ALL_PROXY", "http://p:1"), ("NO_PROXY", "other.example")], http, true),
-            (&[("ALL_PROXY", "http://p:1"), ("NO_PROXY", "a, registry.example")], http, false),
-            (&[("ALL_PROXY", "http://p:1"), ("NO_PROXY", ".example")], http, false),
-            (&[("ALL_PROXY", "http://p:1"), ("NO_PROXY", "*.example")], http, false),
-            (&[("ALL_PROXY", "http://p:1"), ("NO_PROXY", "*ample")], http, true),
-            (&[("ALL_PROXY", "http://p:1"), ("NO_PROXY", "*")], "http://192.0.2.1/", false),
-            (&[("ALL_PROXY", "http://p:1"), ("NO_PROXY", "192.0.2.0/24")], "http://192.0.2.1:5000/", false),
-            (&[("ALL_PROXY", "http://p:1"), ("no_proxy", "2001:db8::1")], "http://[2001:db8::1]:5000/", false),
-            (&[], http, false),
-        ] {
-            let variable =
-                |name: &str| variables.iter().find(|(it, _)| *it == name).map(|(_, value)| (*value).to_owned());
-            let matcher = of_the_environment(&variable);
-            assert_eq!(matcher.intercept(&address.parse().unwrap()).is_some(), proxied, "{variables:?} {address}");
-        }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{HeaderValue, Uri};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use crate::registry::proxies::Routes;
 use crate::registry::{dns, tls};
 
 /// After how long the next address is tried beside the last one (RFC 8305, 5).
@@ -113,7 +114,7 @@ impl Write for Stream {
 #[derive(Clone)]
 pub(super) struct Connector {
     pub(super) tls: Arc<ClientConfig>,
-    pub(super) proxies: Arc<Matcher>,
+    pub(super) proxies: Arc<Routes>,
     pub(super) patience: Duration,
 }
 
@@ -140,9 +141,7 @@ impl Connector {
         let host = uri.host().ok_or_else(|| refused(Why::Configuration, "the address has no host"))?;
         let secure = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        // As everybody does it: what is on this host needs no proxy, and a proxy could not reach it.
-        let proxy = if is_loopback(host) { None } else { self.proxies.intercept(uri) };
-        let Some(proxy) = proxy else {
+        let Some(proxy) = self.proxies.to(uri) else {
             let tcp: Box<dyn Duplex> = Box::new(dial(host, port).await?);
             let io = if secure { self.handshake(tcp, host).await? } else { tcp };
             return Ok(Stream { io: TokioIo::new(io), forwarded: false });

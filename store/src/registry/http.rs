@@ -9,12 +9,12 @@ use http::header::{HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGEN
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::error::Result;
 use crate::registry::body::Outgoing;
-use crate::registry::connect::{Connector, Refused, Why, is_loopback};
+use crate::registry::connect::{Connector, Refused, Why};
+use crate::registry::proxies::Routes;
 use crate::registry::tls::Trust;
 
 /// After what time an unused connection is closed.
@@ -52,12 +52,12 @@ pub(super) struct Failure {
 /// All connections.
 pub(super) struct Http {
     clients: Mutex<HashMap<Trust, Client<Connector, Outgoing>>>,
-    proxies: Arc<Matcher>,
+    proxies: Arc<Routes>,
     pub(super) patience: Patience,
 }
 
 impl Http {
-    pub(super) fn new(patience: Patience, proxies: Matcher) -> Self {
+    pub(super) fn new(patience: Patience, proxies: Routes) -> Self {
         Self { clients: Mutex::default(), proxies: Arc::new(proxies), patience }
     }
 
@@ -72,10 +72,8 @@ impl Http {
         let client = self.client(trust).map_err(|error| configuration(error.message))?;
         let agent = HeaderValue::from_static(concat!("tare-store/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().entry(USER_AGENT).or_insert(agent);
-        let host = request.uri().host().unwrap_or_default();
         if request.uri().scheme_str() == Some("http")
-            && !is_loopback(host)
-            && let Some(proxy) = self.proxies.intercept(request.uri())
+            && let Some(proxy) = self.proxies.to(request.uri())
             && let Some(credentials) = proxy.basic_auth()
         {
             request.headers_mut().insert(PROXY_AUTHORIZATION, credentials.clone());
