@@ -15,8 +15,10 @@ read -r server
 echo "${0##*-} $1 $server" >>"${0%/*}/asked"
 answer="${0%/*}/${0##*-}.$server"
 [ -e "$answer" ] || { echo "credentials not found in native keychain"; exit 1; }
+broken=$(cat "${0%/*}/broken" 2>/dev/null)
+[ "$server" != "$broken" ] || echo "the keychain is locked"
 cat "$answer"
-[ "$server" != "$(cat "${0%/*}/broken" 2>/dev/null)" ]
+[ "$server" != "$broken" ]
 "#;
 
 #[test]

@@ -189,8 +189,8 @@ async fn ask(name: &str, server: &str) -> Result<Option<Credentials>> {
         let said = String::from_utf8_lossy(&answer);
         // The protocol's own words for "none".
         let none = said.contains("credentials not found") || said.contains("no credentials");
-        // Words for a person, but for one that gives what it knows and fails after that.
-        let said = if serde_json::from_slice::<Answer>(&answer).is_ok() { "" } else { &*said };
+        // Words for a person, but for one that gives what it knows and fails after that, and may say more around it.
+        let said = if said.contains('{') { "" } else { &*said };
         return if none { Ok(None) } else { Err(failed(format!("{status} {said}"))) };
     }
     let answer: Answer = serde_json::from_slice(&answer).map_err(|_| failed("its answer is no JSON".into()))?;
