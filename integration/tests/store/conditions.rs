@@ -16,7 +16,10 @@ struct Small(tempfile::TempDir);
 
 impl Small {
     fn of_megabytes(size: u32) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::on(tempfile::tempdir().unwrap(), size)
+    }
+
+    fn on(directory: tempfile::TempDir, size: u32) -> Self {
         let options = format!("size={size}m");
         mount(Some("small"), directory.path(), Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
         Self(directory)
@@ -125,6 +128,31 @@ fn a_commit_on_a_full_disk_says_so_and_leaves_nothing() {
     store.run(&["commit", "work", "example.org/made", "--base", &small]);
     assert!(store.tree("example.org/made").contains_key(Path::new("data")));
     store.is_sound().unwrap();
+}
+
+/// Empty trees that wait, and what is on its way out, have the root's own disk else.
+#[test]
+fn snapshots_may_have_a_disk_of_their_own() {
+    let registry = Registry::start();
+    let small = small_image(&registry);
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let snapshots = tempfile::Builder::new().prefix("snapshots").rand_bytes(0).tempdir_in(&root).unwrap();
+    let _disk = Small::on(snapshots, 32);
+    let mut store = Store::at(&root);
+    store.start();
+    for _ in 0..3 {
+        store.run(&["pull", &small]);
+        let chain = store.json(&["inspect", &small])["chainId"].as_str().unwrap().to_owned();
+        let upper = integration::store::upper(&store.json(&["snapshot", "prepare", "work", &chain]));
+        fs::write(upper.join("made"), "made").unwrap();
+        store.is_sound().unwrap();
+        store.run(&["snapshot", "rm", "work"]);
+        store.run(&["rmi", "--sync", &small]);
+        store.run(&["snapshot", "cleanup"]);
+        assert_eq!(fs::read_dir(root.join("snapshots")).unwrap().count(), 0);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::rename;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -93,9 +94,16 @@ impl Trees {
     /// Begins to remove a tree that no row names any more; the removal of its last row must be durable, unless it never was a layer.
     pub(crate) fn remove(&self, number: u64) -> Result<()> {
         // First out of the way, in one step: of a half-removed tree nothing is ever found under its number.
-        let out = self.spares.way_out(number);
-        match rename(self.path(number), &out) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        let path = self.path(number);
+        let mut out = self.spares.way_out(number);
+        let mut moved = rename(&path, &out);
+        if moved.as_ref().is_err_and(|it| it.kind() == ErrorKind::CrossesDevices) {
+            // Somebody gave the snapshots a disk of their own: then it has the way out too.
+            out = self.dir.join(out.file_name().unwrap_or_default());
+            moved = rename(path, &out);
+        }
+        match moved {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             done => done.context(|| format!("remove snapshot tree {number}"))?,
         }
         fault::point("snapshots.remove.renamed")?;
