@@ -33,19 +33,20 @@ const SECRET: &str = "mkdir etc; echo secret >etc/secret; chmod 0 etc/secret";
 /// Over it: whiteouts, opaque directories, a file in a directory's place, a hard link to a file below.
 const UPPER: &str = "
     mkdir -p closed/inner d
+    touch closed/file; ln closed/file closed/linked; below=./closed/file
     touch closed/.wh.gone closed/inner/.wh..wh..opq d/.wh..wh..opq
     echo more >closed/more; echo new >d/new; echo file >old
     chmod 555 closed/inner closed .";
 
 /// What is seen of both.
 const SEEN: &str = "
-    cat etc/one closed/file closed/more d/new old
+    cat etc/one closed/file closed/linked closed/more d/new old
     ls closed closed/inner d | tr '\\n' ' '; echo
-    stat -c %a . closed closed/inner closed/file etc/setuid | tr '\\n' ' '; echo
+    stat -c %a . closed closed/inner closed/file closed/linked etc/setuid | tr '\\n' ' '; echo
     getfattr --only-values -n user.note closed/file; [ -p dev/pipe ] && echo; ls dev";
 
-const AS_MADE: &str = "one\nclosed\nmore\nnew\nfile\n\
-    closed: file inner more  closed/inner:  d: new \n555 555 555 444 4755 \nkept\n";
+const AS_MADE: &str = "one\nclosed\nclosed\nmore\nnew\nfile\n\
+    closed: file inner linked more  closed/inner:  d: new \n555 555 555 444 444 4755 \nkept\n";
 
 /// In a container on it.
 const CHANGES: &str = "
@@ -54,14 +55,16 @@ const CHANGES: &str = "
 const CHANGED: &str = "changed\nagain\nagain\n500";
 const LOOK: &str = "cat etc/one d/again; ls d; [ ! -e closed/file ]; stat -c %a new";
 
-/// A layer of what a script makes in its directory.
+/// A layer of what a script makes in its directory, without the entry that it calls `below`: links to it are to what lies below.
 fn made(script: &str) -> Vec<u8> {
-    let directory = tempfile::tempdir().unwrap();
-    let words = "tar --sort=name --numeric-owner --mtime=@1700000000 --xattrs '--xattrs-include=*' -cf - .";
+    let (directory, layer) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let words = "tar --sort=name --numeric-owner --mtime=@1700000000 --xattrs '--xattrs-include=*' -cf \"$0\" .
+        [ -z \"${below:-}\" ] || tar --delete -f \"$0\" \"$below\"";
     let script = format!("umask 022; set -e; {script}\n{words}");
-    let output = Command::new("sh").args(["-c", &script]).current_dir(directory.path()).output().unwrap();
+    let output =
+        Command::new("sh").args(["-c", &script]).arg(layer.path()).current_dir(directory.path()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
+    std::fs::read(layer.path()).unwrap()
 }
 
 /// A store, and how its owner runs a program.
