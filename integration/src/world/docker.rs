@@ -167,7 +167,7 @@ pub const ROWS: &[Row] = &[
     row(
         "-p and --link",
         "d run -d --name web $R $up -p 127.0.0.1:8088:80 box sh -c 'httpd -h /www; echo >/up; exec sleep 1000' >/dev/null
-         is_up; wget -qO- http://127.0.0.1:8088/
+         is_up; busybox wget -qO- http://127.0.0.1:8088/
          d run --rm $R --link web:linked box sh -c 'wget -qO- http://linked/; echo $LINKED_PORT' | sed 's/tcp:.*/tcp/'",
         "from the image\nfrom the image\ntcp",
     ),

@@ -122,7 +122,8 @@ status_of() {
 	c tasks ls | awk -v id=$1 '$1 == id {print $3}'
 }
 until_gone() {
-	while [ -e /proc/$1 ]; do :; done
+	# One that nobody has waited for has no program any more.
+	while [ -e /proc/$1/exe ]; do :; done
 }
 # Deletes a task and its container, and says the task's exit status.
 delete() {

@@ -360,7 +360,7 @@ const ROWS: &[Row] = &[
         "-p: a published port",
         "p run -d --name web -p 127.0.0.1:8088:80 $new $up box sh -c 'httpd -h /www; echo >/up; exec sleep 1000' >/dev/null
          is_up
-         wget -qO- http://127.0.0.1:8088/",
+         busybox wget -qO- http://127.0.0.1:8088/",
         "from the image",
     ),
     row(
