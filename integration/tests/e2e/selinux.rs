@@ -103,12 +103,16 @@ fn the_mounts_and_what_is_made_in_them_have_theirs() {
     let labels = with_selinux!();
     let rt = Runtime::from_env();
     let script = "for dir in /tmp /dev/shm /dev; do echo >$dir/made; done; exec probe wait";
-    let container = rt.run_detached(&labelled(&rt, &labels, &["/bin/sh", "-c", script]), &[]).unwrap();
+    let read_only = json!({"destination": "/queues", "type": "mqueue", "source": "mqueue", "options": ["ro"]});
+    let bundle = labelled(&rt, &labels, &["/bin/sh", "-c", script]).push("/mounts", read_only);
+    let container = rt.run_detached(&bundle, &[]).unwrap();
     let root = Path::new("/proc").join(container.pid().to_string()).join("root");
     integration::wait::until("the files are made", || root.join("dev/made").exists());
-    for path in ["tmp", "tmp/made", "dev", "dev/null", "dev/made", "dev/shm/made", "dev/pts", "dev/mqueue"] {
+    for path in ["tmp", "tmp/made", "dev", "dev/null", "dev/made", "dev/shm/made", "dev/pts", "dev/mqueue", "queues"] {
         assert_eq!(label_of(&root.join(path)), labels.mounts, "{path}");
     }
+    let refused = container.exec(&["/bin/sh", "-c", "echo >/queues/new"]).fails();
+    assert!(refused.stderr.contains("Read-only"), "{refused:?}");
     // The kernel labels these itself.
     for path in ["proc", "sys", "sys/fs/cgroup"] {
         assert_ne!(label_of(&root.join(path)), labels.mounts, "{path}");

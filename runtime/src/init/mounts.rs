@@ -264,8 +264,9 @@ fn new_filesystem(root: &mut Root, mount: &Mount, new: &Filesystem, sysfs: &mut 
     if !filesystem::is_detachable(new) {
         return by_path(root, mount, new, &target);
     }
-    // Made read-only at the end where other mount points are yet to be made in it; a copy has to be written, too.
-    let late = *new.kind == *c"tmpfs" && mount.attributes.set & ATTR_RDONLY != 0;
+    // Made read-only at the end where other mount points are yet to be made in it; a copy has to be written, too, and so has a label.
+    let written = *new.kind == *c"tmpfs" || new.root_label.is_some();
+    let late = written && mount.attributes.set & ATTR_RDONLY != 0;
     let attributes = if late { mount.attributes.set & !ATTR_RDONLY } else { mount.attributes.set };
     let Tree { fd: made, pending } = match make(new, &target, attributes) {
         Err(Errno::EPERM) if *new.kind == *c"sysfs" && sysfs.is_some() => bound_sysfs(mount, sysfs.take())?,
