@@ -68,6 +68,7 @@ pub const ROWS: &[Row] = &[
     },
     Row { feature: "run: no such path is 127", script: "d run --rm $offline box /no/such", prints: "", status: 127 },
     Row { feature: "run: not executable is 126", script: "d run --rm $offline box /etc/passwd", prints: "", status: 126 },
+    Row { feature: "run: a directory is 126", script: "d run --rm $offline box /etc", prints: "", status: 126 },
     row(
         "run: standard input and both outputs",
         "echo in | d run -i --rm $offline box sh -c 'cat; echo err >&2' 2>err; cat err",

@@ -465,7 +465,7 @@ fn programs_that_cannot_run() {
         (&["/no/such"][..], "run program \"/no/such\": no such file or directory"),
         (&["nosuch"], "run program \"nosuch\": executable file not found in $PATH"),
         (&["/etc/passwd"], "run program \"/etc/passwd\": permission denied"),
-        (&["/tmp"], "run program \"/tmp\": is a directory"),
+        (&["/tmp"], "run program \"/tmp\": permission denied; it is a directory"),
         (
             &["/tmp/script"],
             "execute \"/tmp/script\": no such file or directory; the file is there, but the interpreter or dynamic loader it names is not",

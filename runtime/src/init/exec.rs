@@ -99,11 +99,14 @@ fn variable<'a>(env: &'a [CString], name: &[u8]) -> Option<&'a [u8]> {
 pub fn find_program(name: &CStr, env: &[CString]) -> Result<CString> {
     let not_found =
         |cause: &str| Error::caused(Kind::NotFound, format!("run program {}", quoted(name.to_bytes())), cause);
+    let failed = |errno| Error::sys(format!("run program {}", quoted(name.to_bytes())), errno);
     if name.to_bytes().contains(&b'/') {
         return match check_program(name) {
             Ok(()) => Ok(name.into()),
             Err(Errno::ENOENT) => Err(not_found("no such file or directory")),
-            Err(errno) => Err(Error::sys(format!("run program {}", quoted(name.to_bytes())), errno)),
+            // execve's own answer: docker and podman tell 126 from 125 by its words.
+            Err(Errno::EISDIR) => Err(failed(Errno::EACCES).hint("it is a directory")),
+            Err(errno) => Err(failed(errno)),
         };
     }
     let mut forbidden = None;
@@ -210,7 +213,7 @@ mod tests {
             ("folder", "run program \"folder\": executable file not found in $PATH".to_owned()),
             ("locked", format!("run program \"locked\" ({first}/locked): permission denied")),
             ("/no/such", "run program \"/no/such\": no such file or directory".to_owned()),
-            ("/", "run program \"/\": is a directory".to_owned()),
+            ("/", "run program \"/\": permission denied; it is a directory".to_owned()),
         ] {
             assert_eq!(find(name), Err(sentence), "{name}");
         }

@@ -415,7 +415,7 @@ fn a_process_that_cannot_be_executed_fails_with_the_words_callers_know() {
         (json!(["no-such-program"]), "failed: run program \"no-such-program\": executable file not found in $PATH"),
         (json!(["/no/such"]), "failed: run program \"/no/such\": no such file or directory"),
         (json!(["/etc/passwd"]), "failed: run program \"/etc/passwd\": permission denied"),
-        (json!(["/etc"]), "failed: run program \"/etc\": is a directory"),
+        (json!(["/etc"]), "failed: run program \"/etc\": permission denied; it is a directory"),
     ] {
         assert_eq!(run(&shell("", &json!({ "args": args }))).lines().next(), Some(sentence));
     }
