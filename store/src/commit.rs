@@ -9,14 +9,15 @@
 //! are asked for.
 
 use std::os::fd::AsFd;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 
+use crate::content::Ingest;
 use crate::content::digest::Digest;
 use crate::descriptor::{Descriptor, Platform};
 use crate::documents::{From, Image, Tree, Wanted};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::fetch::Fetches;
 use crate::images::{self, Inspected};
 use crate::layers::{self, changes};
@@ -25,9 +26,12 @@ use crate::progress::Progress;
 use crate::registry::reference::Reference;
 use crate::registry::{media, platform};
 use crate::snapshots::{Driver, Kind};
-use crate::store::{Call, Store, blocking};
+use crate::store::{Awaited, Call, Store, blocking_while_awaited};
 use crate::unpack::compress::Compression;
 use crate::unpack::diff::{DiffOptions, Source};
+
+/// How long a commit whose caller has gone may take to end: as long as one piece takes to be compressed and written.
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// What to make an image of.
 #[derive(Debug, Clone, Default)]
@@ -85,11 +89,11 @@ async fn steps(store: &Store, ns: &Namespace, request: Request, progress: &Progr
     };
     let (labels, snapshotter) = (request.labels.clone(), request.snapshotter.clone());
     let work = call.clone();
-    let manifest = blocking(move || {
+    let manifest = blocking_while_awaited(move |awaited| {
         let below = base.as_ref().map(|base| hold_base(&work, base)).transpose()?;
         let layer = match request.empty_layer {
             true => None,
-            false => Some(write_layer(&work, &request, below.as_ref())?),
+            false => Some(write_layer(&work, &request, below.as_ref(), awaited)?),
         };
         let config = configuration(base.as_ref(), &request, own_config, layer.as_ref())?;
         let config = put(&work, media::CONFIG, &config)?;
@@ -139,8 +143,8 @@ struct Layer {
     diff_id: Digest,
 }
 
-fn write_layer(call: &Call, request: &Request, below: Option<&Image>) -> Result<Layer> {
-    let (snapshots, content) = (&call.store.snapshots, &call.store.content);
+fn write_layer(call: &Call, request: &Request, below: Option<&Image>, awaited: &Awaited) -> Result<Layer> {
+    let snapshots = &call.store.snapshots;
     let (snapshotter, key) = (&*request.snapshotter, &*request.snapshot);
     let at = snapshots.stat(&call.ns, snapshotter, key)?;
     if at.kind == Kind::View {
@@ -162,10 +166,26 @@ fn write_layer(call: &Call, request: &Request, below: Option<&Image>) -> Result<
         Driver::Native => Source::Trees { lower: lowers.first().copied(), upper: upper.as_fd() },
     };
     let options = DiffOptions { latest_mtime: request.source_date, source: "the layer".to_owned() };
-    let ingest = content.ingest(&call.ns, &format!("commit-{key}"), None, None)?;
-    let made = changes::write(ingest, request.compression, (&source, &options), Labels::new(), Some(call.lease.id()))?;
+    let ingest = ingest(call, &format!("commit-{key}"), awaited)?;
+    let lease = Some(call.lease.id());
+    let made = changes::write(ingest, request.compression, (&source, &options), Labels::new(), lease, awaited)?;
     let blob = Descriptor::new(request.compression.media_type(), made.digest, made.size);
     Ok(Layer { blob, diff_id: made.diff_id })
+}
+
+/// Where the layer is written. A commit before this one that nobody waits for any more lets go of it in a moment.
+fn ingest(call: &Call, reference: &str, awaited: &Awaited) -> Result<Ingest> {
+    let began = Instant::now();
+    loop {
+        match call.store.content.ingest(&call.ns, reference, None, None) {
+            Err(error) if error.kind == ErrorKind::Unavailable && began.elapsed() < LETTING_GO => {
+                awaited.check()?;
+                #[expect(clippy::disallowed_methods, reason = "who lets go of an ingest tells nobody")]
+                std::thread::sleep(LETTING_GO / 500);
+            }
+            made => return made,
+        }
+    }
 }
 
 /// The base's configuration, whatever else is in it, with one more layer and one more line of history.

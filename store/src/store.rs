@@ -155,6 +155,32 @@ where
     }
 }
 
+/// As [`blocking`], for work of which half is no use: it can ask whether its caller is still there.
+pub(crate) async fn blocking_while_awaited<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce(&Awaited) -> Result<T> + Send + 'static,
+{
+    // Goes with this future, wherever that is dropped.
+    let caller = Arc::new(());
+    let awaited = Awaited(Arc::downgrade(&caller));
+    let result = blocking(move || work(&awaited)).await;
+    drop(caller);
+    result
+}
+
+/// Whether anybody still waits for what a thread does.
+pub(crate) struct Awaited(Weak<()>);
+
+impl Awaited {
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.0.strong_count() {
+            0 => Err(Error::cancelled("nobody waits for it any more")),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What must not be dropped on the runtime's thread, because that takes long: an extraction removes its tree.
 pub(crate) struct Away<T: Send + 'static>(Option<T>);
 

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{Config, Schedule};
-use crate::error::Kind as ErrorKind;
 use crate::snapshots::changes;
 use crate::testing::skip;
 
@@ -143,4 +142,38 @@ async fn changes_of_a_copy_become_an_image() {
         return skip("owners need root");
     }
     two_layers("native").await;
+}
+
+#[tokio::test]
+async fn a_commit_that_nobody_waits_for_ends_and_is_not_in_the_way_of_the_next() {
+    if !geteuid().is_root() {
+        return skip("trusted.overlay xattrs need root");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path(), "overlayfs");
+    let ns: Namespace = "default".parse().unwrap();
+    change(&store, &ns, "big", "", &[("file", "")]);
+    let (upper, _) = store.snapshots.changes(&ns, "", "big").unwrap();
+    let file = format!("/proc/self/fd/{}/file", std::os::fd::AsRawFd::as_raw_fd(&upper));
+    // It takes minutes to compress this.
+    let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+    file.set_len(1 << 36).unwrap();
+
+    let written = || fs::read_dir(dir.path().join("root/content/ingests")).unwrap().count();
+    let until = async |wanted: usize| {
+        while written() != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    let request = Request { snapshot: "big".to_owned(), ..Request::default() };
+    let silent = Progress::silent();
+    tokio::select! {
+        made = commit(&store, &ns, request.clone(), &silent) => panic!("{made:?}"),
+        () = until(1) => {}
+    }
+    let ended = tokio::time::timeout(Duration::from_secs(20), until(0)).await;
+    file.set_len(1).unwrap();
+    ended.expect("what it had written goes, and it ends");
+    // It may still be about to let go of it.
+    commit(&store, &ns, request, &silent).await.unwrap();
 }

@@ -6,6 +6,7 @@ use crate::content::Ingest;
 use crate::content::digest::Digest;
 use crate::error::Result;
 use crate::metadata::Labels;
+use crate::store::Awaited;
 use crate::unpack::compress::{Compression, Compressor};
 use crate::unpack::diff::{self, DiffOptions, Source};
 
@@ -20,15 +21,16 @@ pub(crate) struct Blob {
 }
 
 /// Writes the difference into the ingest, from its beginning, and makes it a blob. If that fails nothing stays of it: half a
-/// difference is no use to the next try, and on a full disk it is in the way.
+/// difference is no use to the next try, and on a full disk it is in the way. So it ends when its caller has gone, too.
 pub(crate) fn write(
     mut ingest: Ingest,
     compression: Compression,
     (source, options): (&Source<'_>, &DiffOptions),
     mut labels: Labels,
     lease: Option<&str>,
+    awaited: &Awaited,
 ) -> Result<Blob> {
-    let (written, digest, size) = match fill(&mut ingest, compression, source, options) {
+    let (written, digest, size) = match fill(&mut ingest, compression, source, options, awaited) {
         Ok(filled) => filled,
         Err(error) => {
             // The first failure is the one to be told.
@@ -46,12 +48,27 @@ fn fill(
     compression: Compression,
     source: &Source<'_>,
     options: &DiffOptions,
+    awaited: &Awaited,
 ) -> Result<(diff::Written, Digest, u64)> {
     ingest.truncate(0)?;
     let mut out = Compressor::new(Into(ingest), compression)?;
-    let written = diff::write(&mut out, source, options)?;
+    let written = diff::write(WhileAwaited(&mut out, awaited), source, options)?;
     let (_, digest, size) = out.finish()?;
     Ok((written, digest, size))
+}
+
+/// Something to write into for as long as somebody waits for it.
+struct WhileAwaited<'a, W>(W, &'a Awaited);
+
+impl<W: Write> Write for WhileAwaited<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1.check().map_err(io::Error::other)?;
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// An ingest as something to write into.

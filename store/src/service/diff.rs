@@ -17,6 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fs::sync_file_system;
 use crate::layers::changes;
 use crate::snapshots::{Driver, Mount};
+use crate::store::{Awaited, blocking_while_awaited};
 use crate::unpack::compress::Compression;
 use crate::unpack::diff::{DiffOptions, Source};
 use crate::unpack::{self, Form, Options};
@@ -31,7 +32,8 @@ impl diff_ttrpc::Diff for Session {
     }
 
     async fn diff(&self, context: &TtrpcContext, request: DiffRequest) -> ttrpc::Result<DiffResponse> {
-        let made = self.answer(context, move |call| diff(call, request)).await?;
+        let call = self.call(context)?;
+        let made = blocking_while_awaited(move |awaited| diff(&call, request, awaited)).await?;
         let mut response = DiffResponse::new();
         response.diff = MessageField::some(wire::descriptor(&made));
         Ok(response)
@@ -82,7 +84,7 @@ fn require_empty(path: &Path) -> Result<()> {
     }
 }
 
-fn diff(call: &Call, request: DiffRequest) -> Result<Descriptor> {
+fn diff(call: &Call, request: DiffRequest, awaited: &Awaited) -> Result<Descriptor> {
     let compression = compression(&request.media_type)?;
     let right = Located::find(call, request.right)?;
     let left = Located::find(call, request.left)?;
@@ -92,7 +94,8 @@ fn diff(call: &Call, request: DiffRequest) -> Result<Descriptor> {
 
     let reference = if request.ref_.is_empty() { format!("diff-{}", right.shown()) } else { request.ref_ };
     let ingest = call.content().ingest(&call.ns, &reference, None, None)?;
-    let made = changes::write(ingest, compression, (&source, &options), wire::labels(request.labels), call.lease())?;
+    let labels = wire::labels(request.labels);
+    let made = changes::write(ingest, compression, (&source, &options), labels, call.lease(), awaited)?;
     let media_type =
         if request.media_type.is_empty() { compression.media_type().to_owned() } else { request.media_type };
     Ok(Descriptor::new(media_type, made.digest, made.size))
