@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::args::{Attach, Containers, Create, Exec, Kill, Logs, Prune, Rename, Rm, Run, Start, Stop};
-use super::filter::Filters;
+use super::filter::{self, Filters};
 use super::flags;
 use super::images::{confirmed, reclaimed};
 use super::output;
@@ -243,7 +243,7 @@ fn tail(text: &str) -> Result<Option<usize>> {
 
 /// `container prune`.
 pub(super) async fn prune(client: &Client, args: Prune) -> Result<u8> {
-    let filters = Filters::parse(&args.filter, &["label", "until"])?;
+    let filters = Filters::parse(&args.filter, &filter::PRUNE)?;
     if !args.force && !confirmed(&["all containers that do not run"])? {
         return Ok(0);
     }

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result};
 use crate::record::{Map, has_label};
 
+/// What `prune` knows, of whatever kind.
+pub(super) const PRUNE: [&str; 3] = crate::image::prune::FILTERS;
+
 /// What must be true. Values of one name are alternatives, names are not.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Filters(BTreeMap<String, Vec<String>>);

@@ -101,13 +101,40 @@ impl Globals {
         } else if self.config.is_some() {
             "tarectl reads docker's configuration from $DOCKER_CONFIG: set that in place of --config"
         } else {
-            return Ok(());
+            return self.log_level.as_deref().map_or(Ok(()), check_level);
         };
         Err(Error::usage(why))
     }
 }
 
+/// As docker's: of the levels it knows, in whatever letters.
+fn check_level(level: &str) -> Result<()> {
+    const LEVELS: [&str; 8] = ["trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"];
+    if LEVELS.iter().any(|it| it.eq_ignore_ascii_case(level)) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("--log-level {level:?} is none: there are debug, info, warn, error and fatal")))
+}
+
 /// The definition, for help, completions and manual pages.
 pub(super) fn definition() -> clap::Command {
     Globals::augment_args(clap::Command::new("tarectl")).about(help::ABOUT).long_about(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_of_the_log_is_one_of_dockers() {
+        let read = |level: &str| read(["tarectl", "--log-level", level, "ps"].map(OsString::from).to_vec());
+        for level in ["debug", "info", "warn", "WARNING", "error", "fatal", "panic", "trace"] {
+            assert!(matches!(read(level), Ok(Line::Command { .. })), "{level}");
+        }
+        for level in ["", "loud", "7"] {
+            let Err(error) = read(level) else { panic!("{level:?} is taken") };
+            let sentence = format!("--log-level {level:?} is none: there are debug, info, warn, error and fatal");
+            assert_eq!(error.to_string(), sentence);
+        }
+    }
 }

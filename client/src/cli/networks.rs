@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::args::{Connect, Disconnect, InspectOne, List, NetworkCreate, Port, Prune, Remove};
-use super::filter::Filters;
+use super::filter::{self, Filters};
 use super::images::confirmed;
 use super::output::{self, Format};
 use super::ps::{go_time_exact, joined};
@@ -139,7 +139,7 @@ pub(super) async fn prune(client: &Client, args: Prune) -> Result<u8> {
 
 /// Which networks `until` and `label` want to be removed.
 pub(super) fn wanted(filters: &[String]) -> Result<impl Fn(&Network) -> bool + use<>> {
-    let filters = Filters::parse(filters, &["label", "label!", "until"])?;
+    let filters = Filters::parse(filters, &filter::PRUNE)?;
     let until = filters.values("until").last().map(|it| Time::parse(it)).transpose()?;
     Ok(move |network: &Network| until.is_none_or(|it| network.created < it) && filters.labels(&network.labels))
 }

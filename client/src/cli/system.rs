@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tare_proto::store::{UsageRequest, UsageResponse};
 
 use super::args::{Df, SystemPrune};
-use super::filter::Filters;
+use super::filter::{self, Filters};
 use super::images::{confirmed, reclaimed};
 use super::output::{self, Format};
 use super::{containers, networks, ps, size, volumes as cli_volumes};
@@ -155,7 +155,7 @@ impl Seen {
 
 /// `system prune`.
 pub(super) async fn prune(client: &Client, args: SystemPrune) -> Result<u8> {
-    let filters = Filters::parse(&args.filter, &["label", "label!", "until"])?;
+    let filters = Filters::parse(&args.filter, &filter::PRUNE)?;
     if args.volumes && filters.has("until") {
         return Err(Error::usage(
             "volumes have no time by which --filter until could choose: leave it or --volumes out",

@@ -166,5 +166,28 @@ fn hex(digest: &str) -> &str {
 }
 
 pub(super) fn missing(word: &str) -> Error {
-    Error::not_found(format!("there is no image {word}: see `tarectl images`, or pull it with `tarectl pull {word}`"))
+    let pull = match Reference::parse(word) {
+        // Nothing can be pulled by an id.
+        Some(_) if word.starts_with("sha256:") => String::new(),
+        Some(_) => format!(", or pull it with `tarectl pull {word}`"),
+        None => ", and write a name in small letters, as in debian:12".to_owned(),
+    };
+    Error::not_found(format!("there is no image {word:?}: see `tarectl images`{pull}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_pulled_only_if_it_can_be() {
+        for (word, remedy) in [
+            ("debian:12", ", or pull it with `tarectl pull debian:12`"),
+            ("sha256:0123", ""),
+            ("Debian", ", and write a name in small letters, as in debian:12"),
+        ] {
+            let sentence = format!("there is no image {word:?}: see `tarectl images`{remedy}");
+            assert_eq!(missing(word).message, sentence);
+        }
+    }
 }

@@ -183,6 +183,9 @@ fn all_that_nobody_uses_goes_if_asked_for() {
     let world = World::new();
     world.ok(&["create", "--name", "old", "--label", "keep=no", BUSYBOX, "true"]);
     world.ok(&["create", "--name", "kept", "--label", "keep=yes", "-v", "/unnamed", BUSYBOX, "true"]);
+    world.ok(&["create", "--name", "third", "--label", "keep=perhaps", BUSYBOX, "true"]);
+    world.ok(&["container", "prune", "-f", "--filter", "label!=keep=yes", "--filter", "label!=keep=no"]);
+    assert_eq!(world.ok(&["ps", "-a", "--format", "{{.Names}}"]), "kept\nold");
     world.ok(&["system", "prune", "-f", "--filter", "label=keep=no"]);
     assert_eq!(world.ok(&["ps", "-a", "--format", "{{.Names}}"]), "kept");
     world.ok(&["rm", "kept"]);
