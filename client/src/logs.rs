@@ -145,6 +145,10 @@ impl Shown<'_> {
 }
 
 fn unwritten(error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        // Who reads no more, as behind `| head`, ends it without a word.
+        return Error::failed("");
+    }
     Error::failed(format!("show the log: {error}"))
 }
 
@@ -255,6 +259,31 @@ mod tests {
         let mut reader = Reader::open(path).unwrap();
         Shown { options, out: &mut out, err: &mut err }.first(&mut reader).unwrap();
         (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn who_reads_no_more_is_told_nothing() {
+        struct Fails(io::ErrorKind);
+        impl Write for Fails {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, record("a\n", "stdout", 1)).unwrap();
+        for (kind, sentence) in
+            [(io::ErrorKind::BrokenPipe, ""), (io::ErrorKind::StorageFull, "show the log: no storage space")]
+        {
+            let (options, mut out, mut err) = (Options::default(), Fails(kind), Vec::new());
+            let mut reader = Reader::open(&path).unwrap();
+            let ended = Shown { options: &options, out: &mut out, err: &mut err }.first(&mut reader);
+            assert_eq!(ended.unwrap_err().message, sentence);
+        }
     }
 
     #[test]

@@ -90,7 +90,10 @@ async fn make(client: &Client, lock: &Lock, record: &mut Container, root: Option
     }
     shm::make(client, record)?;
     // These three have nothing to do with each other, and the first and the last are programs that run beside us.
-    let starting = shim::spawn(client, &id)?;
+    let starting = shim::spawn(client, &id).inspect_err(|_| {
+        // Where the program cannot be executed nothing has begun, and what would clean up after it is the same program.
+        let _ = std::fs::remove_dir_all(&bundle);
+    })?;
     let snapshot = record.snapshot.clone();
     let root = async {
         match root {

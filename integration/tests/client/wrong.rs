@@ -209,6 +209,19 @@ fn without_the_plugins_their_package_is_named_and_host_and_none_work() {
 }
 
 #[test]
+fn without_the_shims_program_it_is_named_and_nothing_is_left() {
+    let world = World::new();
+    for words in [&["run", "--rm"][..], &["run"], &["run", "-d"]] {
+        let mut command = world.command(&[words, &[BUSYBOX, "true"]].concat());
+        command.env("TARECTL_SHIM_PROGRAM", "/none");
+        let ran = integration::store::run(command, None);
+        let said = "tarectl: start the shim /none: there is no such program: install it, or name it with TARECTL_SHIM_PROGRAM\n";
+        assert_eq!((ran.code, &*ran.stderr), (Some(125), said), "{words:?}");
+        world.assert_empty();
+    }
+}
+
+#[test]
 fn who_is_not_root_is_told_so() {
     let world = World::new();
     let mut command = world.program("setpriv".as_ref());
