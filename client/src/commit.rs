@@ -1,6 +1,7 @@
 //! `commit`: what a container is now becomes an image.
 
 use tare_proto::store::{CommitRequest, ImageResult};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::Client;
 use crate::error::{Context, Error, Result};
@@ -43,12 +44,13 @@ pub async fn commit(client: &Client, container: &str, name: Option<&str>, option
     request.config = changes::image_config(&record.config).to_string();
     request.created_by = spec::arguments(&record.config).join(" ");
     let made = if options.pause && record.state.status == Status::Running {
+        // Whatever comes in between, an impatient person or the end of a session too: it goes on. Heard of from before it stands still.
+        let interrupted = interruption()?;
         // As the two commands do it, so that the record tells what is so, and is told of by events as docker's.
         pause::pause(client, &record.id).await?;
-        // Whatever comes in between, an impatient person too: it goes on.
         let made = tokio::select! {
             made = make(client, &request) => made,
-            _ = tokio::signal::ctrl_c() => Err(Error::failed(format!("commit {}: interrupted", record.name))),
+            by = interrupted => Err(Error::failed(format!("commit {}: interrupted by {by}", record.name))),
         };
         let resumed = pause::unpause(client, &record.id).await;
         let made = made?;
@@ -63,6 +65,23 @@ pub async fn commit(client: &Client, container: &str, name: Option<&str>, option
     let comment = options.message.as_str();
     events::container(&client.paths, "commit", &record, &[("comment", comment), ("imageID", &made.config)]);
     Ok(made.config)
+}
+
+/// Waits for a signal that would have ended this program, from now on.
+fn interruption() -> Result<impl Future<Output = &'static str>> {
+    let listen = |kind| signal(kind).context(|| "listen for signals".to_owned());
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let mut quit = listen(SignalKind::quit())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = hangup.recv() => "SIGHUP",
+            _ = quit.recv() => "SIGQUIT",
+            _ = terminate.recv() => "SIGTERM",
+        }
+    })
 }
 
 /// A name that a new image can have.

@@ -20,7 +20,6 @@
 use std::io;
 
 use nix::errno::Errno;
-use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tare_proto::{any::unpack, cgroups_v1, cgroups_v2};
 
@@ -30,7 +29,7 @@ use crate::record::{Container, Status};
 use crate::records::{self, Lock};
 use crate::shim::{self, Exit, Shim};
 use crate::time::Time;
-use crate::{events, health, network, policy, rm, shm, start};
+use crate::{events, health, kill, network, policy, rm, shm, start};
 
 /// The status of a process that nobody saw end: as if killed.
 const KILLED: i64 = 137;
@@ -239,7 +238,7 @@ async fn delete(shim: &Shim) -> bool {
         Err(_) => {
             // It runs: a start that failed half-way, or was killed.
             let _ = shim.kill("", nix::libc::SIGKILL).await;
-            let _ = shim.wait("").await;
+            let _ = tokio::time::timeout(kill::DYING, shim.wait("")).await;
             shim.delete("").await.is_ok()
         }
     }
@@ -279,5 +278,5 @@ pub(crate) fn is_plausible(client: &Client, record: &Container) -> bool {
 
 fn is_process(pid: u32) -> bool {
     let Ok(pid) = i32::try_from(pid) else { return false };
-    pid > 0 && !matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH))
+    pid > 0 && !matches!(nix::sys::signal::kill(Pid::from_raw(pid), None), Err(Errno::ESRCH))
 }

@@ -1,18 +1,23 @@
 //! `kill`: a signal to a container's process.
 
+use std::time::Duration;
+
 use nix::libc::{SIGKILL, SIGRTMAX, SIGRTMIN, SIGTERM};
 use nix::sys::signal::Signal;
 
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
 use crate::record::{Container, Status};
-use crate::shim::Shim;
+use crate::shim::{Exit, Shim};
 use crate::{ended, events, truth};
+
+/// How long the kernel has to end what was killed. docker waits as long.
+pub(crate) const DYING: Duration = Duration::from_secs(10);
 
 /// Sends a signal: its name, with SIG before it or not, or its number.
 ///
 /// # Errors
-/// There is no such signal or container, or it does not run.
+/// There is no such signal or container, it does not run, or it does not end although it was killed.
 pub async fn kill(client: &Client, name: &str, signal_name: &str) -> Result<()> {
     let number = signal(signal_name)?;
     let (lock, mut record) = truth::hold(client, name).await?;
@@ -38,14 +43,30 @@ pub async fn kill(client: &Client, name: &str, signal_name: &str) -> Result<()> 
     }
     events::container(&client.paths, "kill", &record, &[("signal", &number.to_string())]);
     if number == SIGKILL {
-        // Nothing outlives it: so that the next command sees it ended.
-        let _ = shim.wait("").await;
+        // So that the next command sees it ended.
+        death(&shim, &record).await?;
         ended::settle(client, &record.id).await?;
     } else if ends && record.state.status == Status::Paused {
         // What is frozen does not hear.
         let _ = shim.resume().await;
     }
     Ok(())
+}
+
+/// Waits for the end of a container that was sent SIGKILL: how it ended; none where its shim has deleted it already, or went away.
+///
+/// # Errors
+/// It is still there after [`DYING`]: nobody shall wait for the kernel for ever.
+pub(crate) async fn death(shim: &Shim, record: &Container) -> Result<Option<Exit>> {
+    match tokio::time::timeout(DYING, shim.wait("")).await {
+        Ok(exit) => Ok(exit.ok()),
+        Err(_) => Err(Error::failed(format!(
+            "container {} was killed {} s ago and has not ended: the kernel still holds a process of it, which waits for a disk, \
+             stands in a frozen cgroup or is traced; it ends once that is over",
+            record.name,
+            DYING.as_secs()
+        ))),
+    }
 }
 
 /// The signal that asks this container to end.

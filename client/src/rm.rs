@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::record::{Container, Status};
 use crate::records::{self, Lock};
 use crate::shim::Shim;
-use crate::{ended, events, truth, volumes};
+use crate::{ended, events, kill, truth, volumes};
 
 /// How.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,7 +21,7 @@ pub struct Options {
 /// Removes a container.
 ///
 /// # Errors
-/// There is none, or it runs.
+/// There is none, it runs, or it does not end although it was killed: then it stays what it was.
 pub async fn rm(client: &Client, name: &str, options: &Options) -> Result<()> {
     let (lock, mut record) = match truth::hold(client, name).await {
         Err(error) if options.force && error.kind == Kind::Failed => {
@@ -38,7 +38,8 @@ pub async fn rm(client: &Client, name: &str, options: &Options) -> Result<()> {
     }
     record.state.stopped_by_user = true;
     record.host_config.auto_remove |= options.volumes;
-    let runs = matches!(record.state.status, Status::Running | Status::Paused);
+    let before = record.state.status;
+    let runs = matches!(before, Status::Running | Status::Paused);
     // From here on it is removed, be it by the next command.
     record.state.status = Status::Removing;
     lock.save(&record)?;
@@ -47,8 +48,16 @@ pub async fn rm(client: &Client, name: &str, options: &Options) -> Result<()> {
         if let Ok(shim) = Shim::of(&record).await {
             // It may just have ended.
             let _ = shim.kill("", SIGKILL).await;
-            if let Ok(exit) = shim.wait("").await {
-                events::container(&client.paths, "die", &record, &[("exitCode", &exit.code.to_string())]);
+            match kill::death(&shim, &record).await {
+                Ok(Some(exit)) => {
+                    events::container(&client.paths, "die", &record, &[("exitCode", &exit.code.to_string())]);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    record.state.status = before;
+                    lock.save(&record)?;
+                    return Err(error);
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ const PATIENCE: i64 = 10;
 /// Stops a container; one that does not run is left alone. `seconds` and `signal` win over what the container has; -1 is for ever.
 ///
 /// # Errors
-/// There is none, or the signal is none.
+/// There is none, the signal is none, or it does not end although it was killed.
 pub async fn stop(client: &Client, name: &str, seconds: Option<i64>, signal: Option<&str>) -> Result<()> {
     let asked = signal.map(kill::signal).transpose()?;
     let (lock, mut record) = truth::hold(client, name).await?;
@@ -56,7 +56,7 @@ pub async fn stop(client: &Client, name: &str, seconds: Option<i64>, signal: Opt
             if !ends(&shim, seconds).await {
                 tell(SIGKILL);
                 send(&shim, SIGKILL).await?;
-                ends(&shim, -1).await;
+                kill::death(&shim, &record).await?;
             }
         }
     }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use integration::{sys, wait};
 use nix::mount::{MsFlags, mount, umount};
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::harness::{BUSYBOX, World, finish, until_gone};
@@ -354,6 +356,55 @@ fn what_was_killed_has_no_image_and_no_network() {
         assert!(said.contains(if words[0] == "network" { " net " } else { "deleted: " }), "{words:?}: {said}");
         world.assert_empty();
     }
+}
+
+#[test]
+fn a_commit_that_is_ended_lets_the_container_go_on() {
+    let world = World::new();
+    // It takes minutes to read all of this.
+    world.ok(&["run", "-d", "--name", "big", BUSYBOX, "sh", "-c", "truncate -s 64G /file; exec sleep 1000"]);
+    wait::until("the file is there", || world.run(&["exec", "big", "test", "-s", "/file"]).code == Some(0));
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGINT] {
+        let commit = world.spawn(&["commit", "big", "image"]);
+        world.until("big", ".State.Status", "paused");
+        kill(Pid::from_raw(commit.id().cast_signed()), signal).unwrap();
+        let ended = commit.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(said, format!("tarectl: commit big: interrupted by {signal}\n"));
+        assert_eq!(ended.status.code(), Some(125));
+        assert_eq!(world.field("big", ".State.Status"), "running", "{signal}");
+        // What the store has begun is no use to anybody, and not in the way of the next.
+        let ingests = world.dir.join("store/content/ingests");
+        wait::until("the store has let it be", || fs::read_dir(&ingests).unwrap().count() == 0);
+    }
+    world.ok(&["rm", "-f", "big"]);
+    world.assert_empty();
+}
+
+/// The first process of a pid namespace ends after all others have, and one that is traced has not before its tracer knows of it.
+#[test]
+fn what_does_not_die_is_not_waited_for_for_ever() {
+    let world = World::new();
+    world.ok(&["run", "-d", "--name", "victim", BUSYBOX, "sh", "-c", "sleep 1000 & wait"]);
+    let first = world.field("victim", ".State.Pid");
+    let children = || fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+    wait::until("it has a child", || !children().is_empty());
+    let child = Pid::from_raw(children().trim().parse().unwrap());
+    ptrace::seize(child, ptrace::Options::empty()).expect("trace a process of the container");
+    let refused = |words: &[&str]| {
+        let said = world.refused(words);
+        assert!(said.contains("container victim was killed 10 s ago and has not ended"), "{words:?}: {said}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| refused(&["kill", "victim"]));
+        scope.spawn(|| refused(&["stop", "-t", "0", "victim"]));
+    });
+    refused(&["rm", "-f", "victim"]);
+    assert_eq!(world.field("victim", ".State.Status"), "running");
+    assert_eq!(waitpid(child, None), Ok(WaitStatus::Signaled(child, Signal::SIGKILL, false)));
+    world.until("victim", ".State.Status", "exited");
+    world.ok(&["rm", "victim"]);
+    world.assert_empty();
 }
 
 #[test]
