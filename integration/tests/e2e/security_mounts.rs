@@ -58,6 +58,7 @@ fn cve_2019_16884_a_volume_in_the_place_of_proc() {
         ("/proc", "only a procfs may be mounted on /proc"),
         ("/proc/self/attr", "symbolic link there"),
         ("/proc/sys", "the destination is inside procfs"),
+        ("/proc/nothing/there", "the destination is inside procfs"),
         ("/proc/../proc/sys/kernel", "the destination is inside procfs"),
         ("/link/sys", "the destination is inside procfs"),
     ] {

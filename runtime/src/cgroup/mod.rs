@@ -322,6 +322,8 @@ pub fn join_later(cgroup: BorrowedFd<'_>, pid: i32) -> Result<()> {
 /// A number of bytes for a person.
 fn size(bytes: u64) -> String {
     match bytes {
+        // The kernel counts whole ones.
+        0 => "of less than a page".to_owned(),
         bytes if bytes >= 1 << 20 && bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
         bytes if bytes >= 1 << 10 && bytes % (1 << 10) == 0 => format!("{} KiB", bytes >> 10),
         bytes => format!("{bytes} bytes"),

@@ -233,6 +233,19 @@ fn limits_bind_on_version_1() {
 }
 
 #[test]
+fn limits_are_said_as_people_read_them() {
+    for (bytes, said) in [
+        (0, "of less than a page"),
+        (1000, "1000 bytes"),
+        (4096, "4 KiB"),
+        (5 << 20, "5 MiB"),
+        ((5 << 20) + 1, "5242881 bytes"),
+    ] {
+        assert_eq!(size(bytes), said);
+    }
+}
+
+#[test]
 fn a_device_that_is_not_allowed_is_refused_on_version_1() {
     let Some(layout) = v1_host() else { return };
     let mut area = Area::new(layout);

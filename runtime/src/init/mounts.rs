@@ -162,6 +162,7 @@ fn target(root: &Root, mount: &Mount, object: impl FnOnce() -> Result<Object, Er
 fn no_target(mount: &Mount, errno: Errno) -> Error {
     let make = |cause: &str| failed(mount, Kind::System, cause);
     match errno {
+        Errno::ENOENT if is_inside_proc(mount) => make("the destination is inside procfs, where nothing can be made"),
         Errno::EROFS => make("the destination does not exist, and cannot be made on a read-only filesystem"),
         Errno::ENOTDIR => make("a part of the destination's path is not a directory"),
         Errno::ELOOP => make("the destination leads through too many links, or one of procfs"),
