@@ -141,9 +141,11 @@ impl<'r> Container<'r> {
         }
     }
 
-    /// The directory of the container's init in a cgroup hierarchy: a v1 controller's name, or "" for cgroup v2.
+    /// The directory of the container's init in the cgroup hierarchy that has the controller; "" is for the unified one, which is
+    /// taken for a controller that version 1 does not have here, too.
     pub fn cgroup(&self, controller: &str) -> PathBuf {
         leaks::cgroup_dir(self.pid, controller)
+            .or_else(|| leaks::cgroup_dir(self.pid, ""))
             .unwrap_or_else(|| panic!("init {} is in no cgroup of {controller:?}", self.pid))
     }
 }

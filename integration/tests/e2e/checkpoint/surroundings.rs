@@ -216,6 +216,7 @@ fn strict_refuses_cgroups_that_exist() {
     need_criu!();
     let rt = Runtime::from_env();
     let (count, bundle) = counting(&rt);
+    let bundle = bundle.set("/linux/cgroupsPath", json!(format!("/{}first", rt.tag())));
     let first = run(&rt, &bundle);
     counts_on(&count);
     let parent = first.cgroup("pids");
