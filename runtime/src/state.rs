@@ -146,7 +146,8 @@ impl ContainerDir {
                     .mode(0o700)
                     .recursive(true)
                     .create(root)
-                    .on("make the state directory", root.display())?;
+                    .on("make the state directory", root.display())
+                    .map_err(no_room)?;
                 make(&path)
             }
             made => made,
@@ -159,7 +160,7 @@ impl ContainerDir {
                     format!("container with id {id:?} already exists; delete it first"),
                 ));
             }
-            Err(error) => return Err(error).on("make the state directory", path.display()),
+            Err(error) => return Err(error).on("make the state directory", path.display()).map_err(no_room),
         }
         let lock = lock(&path)?;
         Ok(Self { path, id: id.to_owned(), _lock: lock })
@@ -201,7 +202,7 @@ impl ContainerDir {
             Ok(()) => Ok(Staged { new, place }),
             Err(error) => {
                 let _ = fs::remove_file(&new);
-                Err(error).on("write", place.display())
+                Err(error).on("write", place.display()).map_err(no_room)
             }
         }
     }
@@ -209,9 +210,8 @@ impl ContainerDir {
     /// Keeps a file of the container beside its state.
     pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path.join(name);
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).on("make", path.display())?;
-        file.write_all(bytes).on("write", path.display())
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).on("make", path.display());
+        made.and_then(|mut file| file.write_all(bytes).on("write", path.display())).map_err(no_room)
     }
 
     /// The configuration that the container was created from.
@@ -223,7 +223,7 @@ impl ContainerDir {
     /// Makes exec.fifo and opens it for init, for reading and writing, so that it neither waits for nor loses a peer.
     pub fn make_fifo(&self) -> Result<OwnedFd> {
         let path = self.path.join("exec.fifo");
-        mkfifo(&path, Mode::from_bits_truncate(0o600)).on("make", path.display())?;
+        mkfifo(&path, Mode::from_bits_truncate(0o600)).on("make", path.display()).map_err(no_room)?;
         let file = OpenOptions::new().read(true).write(true).open(&path).on("open", path.display())?;
         Ok(file.into())
     }
@@ -359,6 +359,17 @@ pub fn parse(bytes: &[u8]) -> Result<State> {
         ));
     }
     Ok(state)
+}
+
+/// Adds what to do where the state directory's file system is what refuses.
+fn no_room(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::ENOSPC | Errno::EDQUOT) => error.hint(
+            "make room on that file system (also for new files: `df -i`), or choose another directory with --root",
+        ),
+        Some(Errno::EROFS) => error.hint("choose another directory with --root"),
+        _ => error,
+    }
 }
 
 /// Writes a file so that a reader sees the old content or the new, never a part: beside it first, then renamed over it.

@@ -8,10 +8,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use integration::{Bundle, Leaks, Runtime, skip, sys, wait};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 /// What the C runtime and the Rust runtime do before `main` and at the very end: not ours to handle.
@@ -207,4 +209,52 @@ fn delete_leaves_nothing_behind() {
         created(rt, id, bundle);
         words(&["delete", "--force", id])
     });
+}
+
+/// The state directory of a runtime on a small file system of its own.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(rt: &Runtime, options: &str, flags: MsFlags) -> Self {
+        fs::create_dir(rt.root()).expect("make the state directory");
+        mount(Some("state"), &rt.root(), Some("tmpfs"), flags, Some(options)).expect("mount a tmpfs");
+        Self(rt.root())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_state_directory_that_takes_nothing_is_named_with_a_remedy() {
+    if !geteuid().is_root() {
+        skip!("only root may mount");
+    }
+    let full = "no space left on device; make room on that file system (also for new files: `df -i`), or choose another directory with --root";
+    for (options, flags, expected) in [
+        ("nr_inodes=1", MsFlags::empty(), format!("make the state directory {{}}: {full}")),
+        ("nr_inodes=2", MsFlags::empty(), format!("make {{}}/exec.fifo: {full}")),
+        ("size=4k", MsFlags::empty(), format!("write {{}}/state.json: {full}")),
+        ("size=12k", MsFlags::empty(), format!("write {{}}/config.json: {full}")),
+        (
+            "size=4k",
+            MsFlags::MS_RDONLY,
+            "make the state directory {}: read-only file system; choose another directory with --root".to_owned(),
+        ),
+    ] {
+        let rt = Runtime::from_env();
+        let _state = Small::new(&rt, options, flags);
+        // Larger than a page, as most configurations are.
+        let bundle = rt.bundle(&["/bin/true"]).set("/annotations", json!({"large": "x".repeat(5000)}));
+        bundle.write();
+        let id = rt.fresh_id();
+        let output = rt.call(&["create", "--bundle", bundle.path_str(), &id]);
+        let place = rt.root().join(&id);
+        assert_eq!(output.stderr, expected.replace("{}", place.to_str().unwrap()) + "\n", "{options}");
+        assert_eq!(output.code(), 1, "{options}");
+        assert_eq!(fs::read_dir(rt.root()).unwrap().count(), 0, "{options}: something is left");
+    }
 }
