@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::error::{Context, Error, Kind, Result};
 
+pub(crate) mod doors;
 mod trees;
 
 pub(crate) use trees::names;
@@ -115,6 +117,12 @@ pub fn open_dir(path: &Path) -> Result<File> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
     opened.context(|| format!("open {}", path.display()))
+}
+
+/// Opens the root of a tree of an image's or a container's, whose permissions may be any.
+pub(crate) fn open_tree(path: &Path) -> Result<OwnedFd> {
+    let opened = doors::directory(rustix::fs::CWD, path, doors::Use::Look).and_then(doors::Door::into_fd);
+    opened.map_err(std::io::Error::from).context(|| format!("open {}", path.display()))
 }
 
 #[cfg(test)]

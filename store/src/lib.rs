@@ -68,6 +68,7 @@ pub mod pull;
 pub mod push;
 pub mod registry;
 pub mod repair;
+mod rights;
 pub mod service;
 pub mod snapshots;
 pub mod store;

@@ -1,5 +1,5 @@
-//! A store of somebody who is not the host's root: of an ordinary user, and of the root of a user namespace. Marks of overlayfs that
-//! he may set, and what he may not make is passed over.
+//! A store of somebody who is not the host's root: of an ordinary user, and of the root of a user namespace, be it one in which everybody is
+//! himself. Marks of overlayfs that he may set, and what he may not make is passed over.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -25,14 +25,19 @@ const BASE: &str = "
     echo closed >closed/file; setfattr -n user.note -v kept closed/file; chmod 444 closed/file
     echo gone >closed/gone; echo inner >closed/inner/file; chmod 555 closed/inner closed
     echo below >d/below/file; echo old >old/file
-    chmod 555 .";
+    for mode in 0 111 300 444; do
+        mkdir -p shut/$mode/in; echo $mode >shut/$mode/in/file; echo gone >shut/$mode/gone; chmod $mode shut/$mode/in shut/$mode
+    done
+    chmod 0 shut; chmod 555 .";
 
 /// A file that its own owner may not read.
 const SECRET: &str = "mkdir etc; echo secret >etc/secret; chmod 0 etc/secret";
 
 /// Over it: whiteouts, opaque directories, a file in a directory's place, a hard link to a file below.
 const UPPER: &str = "
-    mkdir -p closed/inner d
+    mkdir -p closed/inner d shut/0 shut/300/in shut/111
+    touch shut/0/.wh.gone shut/300/in/.wh.file shut/300/.wh.gone shut/111/.wh..wh..opq
+    chmod 0 shut/0 shut; chmod 300 shut/300/in shut/300; chmod 111 shut/111
     touch closed/file; ln closed/file closed/linked; below=./closed/file
     touch closed/.wh.gone closed/inner/.wh..wh..opq d/.wh..wh..opq
     echo more >closed/more; echo new >d/new; echo file >old
@@ -43,17 +48,23 @@ const SEEN: &str = "
     cat etc/one closed/file closed/linked closed/more d/new old
     ls closed closed/inner d | tr '\\n' ' '; echo
     stat -c %a . closed closed/inner closed/file closed/linked etc/setuid | tr '\\n' ' '; echo
+    find shut/* | sort | xargs stat -c '%n %a'
     getfattr --only-values -n user.note closed/file; [ -p dev/pipe ] && echo; ls dev";
 
 const AS_MADE: &str = "one\nclosed\nclosed\nmore\nnew\nfile\n\
-    closed: file inner linked more  closed/inner:  d: new \n555 555 555 444 444 4755 \nkept\n";
+    closed: file inner linked more  closed/inner:  d: new \n555 555 555 444 444 4755 \n\
+    shut/0 0\nshut/0/in 0\nshut/0/in/file 644\nshut/111 111\nshut/300 300\nshut/300/in 300\n\
+    shut/444 444\nshut/444/gone 644\nshut/444/in 444\nshut/444/in/file 644\nkept\n";
 
 /// In a container on it.
 const CHANGES: &str = "
-    rm closed/file; rm -r d; mkdir d; echo again >d/again; echo changed >etc/one; mkdir new; chmod 500 new";
+    rm closed/file; rm -r d; mkdir d; echo again >d/again; echo changed >etc/one; mkdir new; chmod 500 new
+    rm shut/0/in/file; echo new >shut/444/in/new; mkdir shut/new; echo hidden >shut/new/file; chmod 0 shut/new/file shut/new; chmod 444 shut";
 
-const CHANGED: &str = "changed\nagain\nagain\n500";
-const LOOK: &str = "cat etc/one d/again; ls d; [ ! -e closed/file ]; stat -c %a new";
+const CHANGED: &str = "changed\nagain\nhidden\nagain\nfile\nnew\n500 444 0 0 0 0";
+const LOOK: &str = "
+    cat etc/one d/again shut/new/file; ls d shut/444/in shut/0/in | grep -v : | grep .; [ ! -e closed/file ]
+    echo $(stat -c %a new shut shut/0 shut/0/in shut/new shut/new/file)";
 
 /// A layer of what a script makes in its directory, without the entry that it calls `below`: links to it are to what lies below.
 fn made(script: &str) -> Vec<u8> {
@@ -125,12 +136,12 @@ impl Owned {
     }
 
     /// Who has many users, but not the host's.
-    fn by_the_root_of_a_namespace() -> Self {
-        let (dir, program) = directory_of(MAPPED);
+    fn by_the_root_of_a_namespace(first: u32, count: u32) -> Self {
+        let (dir, program) = directory_of(first);
         // Who is in a new namespace waits for its maps, which only somebody outside may write.
         let enter = format!(
             "mkfifo {0}/made {0}/mapped
-             (read _ <{0}/made; for map in uid gid; do echo 0 {MAPPED} 65536 >/proc/$$/${{map}}_map; done; echo >{0}/mapped) &
+             (read _ <{0}/made; for map in uid gid; do echo 0 {first} {count} >/proc/$$/${{map}}_map; done; echo >{0}/mapped) &
              exec unshare --user --keep-caps sh -c 'echo >{0}/made; read _ <{0}/mapped; exec setpriv --reuid=0 --regid=0 --clear-groups -- \"$@\"' sh \"$@\"",
             dir.display()
         );
@@ -195,10 +206,9 @@ fn goes_round(store: Owned) {
         "0\nsecret\n"
     );
     store.run(&["snapshot", "rm", "secret"]).ok();
-    // The same without overlayfs: whole copies, for which everything must be read. Only who has root's rights over his files can read all.
-    let whole = if store.is_a_user() { &image } else { &secret };
-    store.run(&["unpack", "--snapshotter", "native", whole]).ok();
-    let words = ["--json", "snapshot", "prepare", "--snapshotter", "native", "copy", &store.chain(whole)];
+    // The same without overlayfs: whole copies, for which everything must be read.
+    store.run(&["unpack", "--snapshotter", "native", &secret]).ok();
+    let words = ["--json", "snapshot", "prepare", "--snapshotter", "native", "copy", &store.chain(&secret)];
     let copied: serde_json::Value = serde_json::from_str(&store.run(&words).ok().stdout).unwrap();
     assert_eq!(store.as_root(&format!("cd {}\n{SEEN}", upper(&copied).display())), AS_MADE.to_owned() + "pipe\n");
     store.run(&["snapshot", "rm", "--snapshotter", "native", "copy"]).ok();
@@ -257,7 +267,17 @@ fn the_root_of_a_user_namespace_has_a_store() {
     if !mounts_overlays(&["env"]) {
         skip!("this kernel mounts no overlays in user namespaces (Linux 5.11)");
     }
-    goes_round(Owned::by_the_root_of_a_namespace());
+    goes_round(Owned::by_the_root_of_a_namespace(MAPPED, 65536));
+}
+
+/// Every id is his own and the host's, and yet he makes no devices and none of root's marks.
+#[test]
+fn the_root_of_a_user_namespace_of_all_users_has_a_store() {
+    need!("setpriv", "unshare", "nsenter", "setfattr");
+    if !mounts_overlays(&["env"]) {
+        skip!("this kernel mounts no overlays in user namespaces (Linux 5.11)");
+    }
+    goes_round(Owned::by_the_root_of_a_namespace(0, u32::MAX));
 }
 
 /// Who may not write to a root is told what was tried on what, and who may not speak to a daemon too.

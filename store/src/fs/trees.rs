@@ -3,15 +3,16 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat2};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstatat};
-use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::doors::{self, Door, Use};
 use crate::error::{Context, Error, Result};
 
 /// So many directories are open at once, at most.
@@ -29,10 +30,11 @@ pub struct Usage {
 /// How much the tree at `path` takes, without crossing into other file systems.
 pub fn usage(path: &Path) -> Result<Usage> {
     let measuring = || format!("measure {}", path.display());
-    let root = open_below(AT_FDCWD, &c_path(path)?).context(measuring)?;
-    let mut count = Count { device: stat_fd(&root).context(measuring)?.st_dev, ..Count::default() };
-    count.add(&stat_fd(&root).context(measuring)?);
-    count.below(root, 0).map_err(|error| error.within(measuring()))?;
+    let root = enter(AT_FDCWD, &c_path(path)?, Use::Look).context(measuring)?;
+    let stat = fstat(&root).context(measuring)?;
+    let mut count = Count { device: stat.st_dev, ..Count::default() };
+    count.add(&stat);
+    count.below(&root, 0).map_err(|error| error.within(measuring()))?;
     Ok(count.usage)
 }
 
@@ -53,22 +55,22 @@ impl Count {
         self.usage.inodes += 1;
     }
 
-    fn below(&mut self, dir: OwnedFd, depth: usize) -> Result<()> {
+    fn below(&mut self, dir: &Door, depth: usize) -> Result<()> {
         if depth > DEEPEST {
             return Err(Error::exhausted(format!("directories are nested more than {DEEPEST} deep")));
         }
-        let mut dir = Dir::from_fd(dir).context(|| "list a directory".to_owned())?;
-        for name in names(&mut dir).context(|| "list a directory".to_owned())? {
+        let listing = || "list a directory".to_owned();
+        for name in names(&mut list(dir).context(listing)?).context(listing)? {
             // What went away meanwhile takes nothing.
-            let stat = match fstatat(&dir, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            let stat = match fstatat(dir, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
                 Ok(stat) if stat.st_dev == self.device => stat,
                 Ok(_) | Err(Errno::ENOENT) => continue,
                 Err(error) => return Err(error).context(|| format!("look at {}", name.to_string_lossy())),
             };
             self.add(&stat);
             if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() {
-                match open_below(dir.as_fd(), &name) {
-                    Ok(below) => self.below(below, depth + 1)?,
+                match enter(dir.as_fd(), &name, Use::Look) {
+                    Ok(below) => self.below(&below, depth + 1)?,
                     Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
                     Err(error) => return Err(error).context(|| format!("open {}", name.to_string_lossy())),
                 }
@@ -82,7 +84,7 @@ impl Count {
 pub fn remove_tree(path: &Path) -> Result<()> {
     let removing = || format!("remove {}", path.display());
     let name = c_path(path)?;
-    let root = match open_below(AT_FDCWD, &name) {
+    let root = match enter(AT_FDCWD, &name, Use::Change) {
         Ok(root) => root,
         Err(Errno::ENOENT) => return Ok(()),
         Err(Errno::ENOTDIR | Errno::ELOOP) => {
@@ -103,12 +105,7 @@ pub fn remove_tree(path: &Path) -> Result<()> {
 }
 
 fn empty(dir: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize, moved: &mut u64) -> nix::Result<()> {
-    if !geteuid().is_root() {
-        // Without root's capabilities a directory's own mode can keep its owner from emptying it.
-        fchmod(dir, Mode::S_IRWXU)?;
-    }
-    let mut listing = Dir::from_fd(openat(dir, c".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)?;
-    for name in names(&mut listing)? {
+    for name in names(&mut list(dir)?)? {
         match unlinkat(dir, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => continue,
             Err(Errno::EISDIR | Errno::EPERM) => {}
@@ -118,6 +115,8 @@ fn empty(dir: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize, moved: &mut u64
         if unlinkat(dir, name.as_c_str(), UnlinkatFlags::RemoveDir).is_ok() {
             continue;
         }
+        // Also to move it: its entry for where it lies changes.
+        let below = enter(dir, &name, Use::Change)?;
         if depth >= DEEPEST {
             *moved += 1;
             let to = format!(".deep-{moved}");
@@ -127,15 +126,6 @@ fn empty(dir: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize, moved: &mut u64
                 Err(error) => return Err(error),
             }
         }
-        let below = match open_below(dir, &name) {
-            Ok(below) => below,
-            Err(Errno::EACCES) => {
-                // As above: and here it keeps its owner out.
-                fchmodat(dir, name.as_c_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
-                open_below(dir, &name)?
-            }
-            Err(error) => return Err(error),
-        };
         empty(below.as_fd(), top, depth + 1, moved)?;
         gone(unlinkat(dir, name.as_c_str(), UnlinkatFlags::RemoveDir))?;
     }
@@ -156,12 +146,12 @@ pub(crate) fn names(dir: &mut Dir) -> nix::Result<Vec<CString>> {
     Ok(names.into_iter().filter(|it| it.as_c_str() != c"." && it.as_c_str() != c"..").collect())
 }
 
-fn open_below(dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
-    openat(dir, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+fn enter(dir: BorrowedFd<'_>, name: &CStr, what: Use) -> nix::Result<Door> {
+    doors::directory(dir, name, what).map_err(|error| Errno::from_raw(error.raw_os_error()))
 }
 
-fn stat_fd(fd: &OwnedFd) -> nix::Result<FileStat> {
-    nix::sys::stat::fstat(fd)
+fn list(dir: impl AsFd) -> nix::Result<Dir> {
+    Dir::from_fd(openat(dir, c".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 fn c_path(path: &Path) -> Result<CString> {

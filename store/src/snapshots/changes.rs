@@ -11,7 +11,7 @@ use super::trees::Tree;
 use super::{Driver, Kind, Mount, Snapshots, copy, ids, missing};
 use crate::error::{Context, Error, Result};
 use crate::fault;
-use crate::fs::{Usage, open_dir, sync_file_system, usage};
+use crate::fs::{Usage, open_dir, open_tree, sync_file_system, usage};
 use crate::metadata::{Labels, Namespace, leases, validate};
 
 /// A snapshot that is wanted.
@@ -138,7 +138,7 @@ impl Snapshots {
         if let Some(top) = parents.first() {
             let below = self.inner.trees.fs(top.tree);
             if driver == Driver::Native && kind == Kind::Active {
-                copy::tree(open_dir(&below)?.as_fd(), open_dir(&own)?.as_fd())?;
+                copy::tree(open_tree(&below)?.as_fd(), open_dir(&own)?.as_fd())?;
             } else {
                 // The root directory of a mount is the upper one: it must look as the one below does.
                 like(&own, &below)?;
@@ -162,7 +162,7 @@ impl Snapshots {
             return Err(Error::invalid("a committed snapshot needs a name"));
         }
         let active = self.row(ns, driver, key)?;
-        let dir = open_dir(&self.inner.trees.fs(active.tree))?;
+        let dir = open_tree(&self.inner.trees.fs(active.tree))?;
         let usage = usage(&self.inner.trees.fs(active.tree))?;
         sync_file_system(&dir, &self.inner.trees.fs(active.tree))?;
         fault::point("snapshots.commit.synced")?;

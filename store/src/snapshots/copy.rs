@@ -15,13 +15,15 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, fstatat, mkdirat, mknodat, utimensat,
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, fstatat, futimens, mkdirat, mknodat,
+    utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, Whence, fchownat, linkat, lseek, symlinkat};
 
 use crate::error::{Context, Error, Result};
 use crate::fault;
+use crate::fs::doors::{self, Door, Use};
 use crate::fs::names;
 
 /// Directories within directories, at most: each takes a descriptor on both sides.
@@ -32,13 +34,16 @@ const LONGEST: usize = 64 << 10;
 
 /// Copies all below `from`, and what the directory itself has, into the empty directory `to`.
 pub fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let stat = fstat(from).context(|| "look at the tree to copy".to_owned())?;
-    let mut copy = Copy { top: to, links: HashMap::new() };
-    copy.below(from, to, Path::new(""), 0)?;
     let copying = || "copy what the root directory of a tree has".to_owned();
-    let (from, to) = (dot(from), dot(to));
-    attributes(&from, &to, &stat).context(copying)?;
-    times(&to, &stat).context(copying)
+    let from = Door::to(from.try_clone_to_owned().context(copying)?, Use::Look).map_err(io::Error::from);
+    let from = from.context(copying)?;
+    let stat = with_own_mode(&from, fstat(&from).context(copying)?).context(copying)?;
+    let mut copy = Copy { top: to, links: HashMap::new() };
+    copy.below(from.as_fd(), to, Path::new(""), 0)?;
+    attributes(&dot(from.as_fd()), &dot(to), &stat).context(copying)?;
+    // Its own permissions may keep us from going by its name.
+    let (accessed, modified) = times_of(&stat);
+    futimens(to, &accessed, &modified).context(copying)
 }
 
 struct Copy<'a> {
@@ -99,8 +104,9 @@ impl Copy<'_> {
     ) -> Result<()> {
         let copying = || format!("copy directory /{}", path.display());
         mkdirat(to.dir, to.name, Mode::S_IRWXU).context(copying)?;
-        let (below, into) =
-            (directory(from.dir, from.name).context(copying)?, directory(to.dir, to.name).context(copying)?);
+        let below = doors::directory(from.dir, from.name, Use::Look).map_err(io::Error::from).context(copying)?;
+        let stat = &with_own_mode(&below, *stat).context(copying)?;
+        let into = directory(to.dir, to.name).context(copying)?;
         self.below(below.as_fd(), into.as_fd(), path, depth + 1)?;
         attributes(from, to, stat).context(copying)?;
         // Last: what is made within changes it.
@@ -110,13 +116,19 @@ impl Copy<'_> {
     fn other(&mut self, from: &Entry<'_>, to: &Entry<'_>, stat: &FileStat, path: &Path) -> io::Result<()> {
         if stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&stat.st_ino) {
-                return Ok(linkat(self.top, first.as_path(), to.dir, to.name, LinkatFlags::empty())?);
+                return link(self.top, first, to);
             }
             self.links.insert(stat.st_ino, path.to_owned());
         }
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
         match kind {
-            SFlag::S_IFREG => file(from, to, stat)?,
+            SFlag::S_IFREG => {
+                let door = doors::file(from.dir, from.name)?;
+                let stat = with_own_mode(&door, *stat)?;
+                file(&door, to, &stat)?;
+                attributes(from, to, &stat)?;
+                return times(to, &stat);
+            }
             SFlag::S_IFLNK => symlinkat(readlinkat(from.dir, from.name)?.as_os_str(), to.dir, to.name)?,
             _ => mknodat(to.dir, to.name, kind, Mode::S_IRUSR, stat.st_rdev)?,
         }
@@ -125,14 +137,35 @@ impl Copy<'_> {
     }
 }
 
+/// One more name of a file that was copied: the directories of its first one have their own permissions by now.
+fn link(top: BorrowedFd<'_>, first: &Path, to: &Entry<'_>) -> io::Result<()> {
+    match linkat(top, first, to.dir, to.name, LinkatFlags::empty()) {
+        Err(Errno::EACCES) => {}
+        done => return Ok(done?),
+    }
+    let name = first.file_name().ok_or(io::ErrorKind::NotFound)?;
+    let mut doors: Vec<Door> = Vec::new();
+    for step in first.parent().into_iter().flatten() {
+        let at = doors.last().map_or(top, AsFd::as_fd);
+        let door = doors::directory(at, step, Use::Look)?;
+        doors.push(door);
+    }
+    Ok(linkat(doors.last().map_or(top, AsFd::as_fd), name, to.dir, to.name, LinkatFlags::empty())?)
+}
+
 fn directory(dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
     openat(dir, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-fn file(from: &Entry<'_>, to: &Entry<'_>, stat: &FileStat) -> io::Result<()> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let from = File::from(openat(from.dir, from.name, flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?);
-    let create = flags | OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
+/// With the permissions that it has when nobody is inside.
+fn with_own_mode(door: &Door, mut stat: FileStat) -> io::Result<FileStat> {
+    stat.st_mode = door.stat()?.st_mode;
+    Ok(stat)
+}
+
+fn file(from: &Door, to: &Entry<'_>, stat: &FileStat) -> io::Result<()> {
+    let from = File::from(from.as_fd().try_clone_to_owned()?);
+    let create = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
     let to = File::from(openat(to.dir, to.name, create, Mode::S_IRUSR | Mode::S_IWUSR)?);
     if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
         return Ok(());
@@ -228,7 +261,10 @@ fn xattrs(from: &Entry<'_>, to: &Entry<'_>) -> io::Result<()> {
 }
 
 fn times(to: &Entry<'_>, stat: &FileStat) -> io::Result<()> {
-    let accessed = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
-    let modified = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
+    let (accessed, modified) = times_of(stat);
     Ok(utimensat(to.dir, to.name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?)
+}
+
+fn times_of(stat: &FileStat) -> (TimeSpec, TimeSpec) {
+    (TimeSpec::new(stat.st_atime, stat.st_atime_nsec), TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec))
 }

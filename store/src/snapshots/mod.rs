@@ -35,7 +35,7 @@ pub use extraction::{Extracted, Extraction, Layer};
 pub use mounts::Mount;
 
 use crate::error::{Error, Result};
-use crate::fs::{Root, Usage, open_dir, usage};
+use crate::fs::{Root, Usage, open_dir, open_tree, usage};
 use crate::metadata::filter::{Filter, Matched, label};
 use crate::metadata::{Labels, Metadata, Namespace, merge_labels, time, validate};
 use rows::Row;
@@ -229,15 +229,15 @@ impl Snapshots {
         if self.driver(snapshotter)? == Driver::Native {
             paths.truncate(1);
         }
-        paths.iter().map(|path| open_dir(path).map(OwnedFd::from)).collect()
+        paths.iter().map(|path| open_tree(path)).collect()
     }
 
     /// The trees of an active snapshot: its own, and those of what it stands on, the top one first.
     pub fn changes(&self, ns: &Namespace, snapshotter: &str, key: &str) -> Result<(OwnedFd, Vec<OwnedFd>)> {
         let row = self.row(ns, self.driver(snapshotter)?, key)?;
-        let own = open_dir(&self.inner.trees.fs(row.tree))?;
+        let own = open_tree(&self.inner.trees.fs(row.tree))?;
         let lowers = row.parent.map_or_else(|| Ok(Vec::new()), |parent| self.lowers(ns, snapshotter, &parent))?;
-        Ok((own.into(), lowers))
+        Ok((own, lowers))
     }
 
     /// The directory that a mount of ours names, for a client that hands the mount back. It must be exactly such a path, of a tree that this
@@ -250,7 +250,7 @@ impl Snapshots {
         let exact = self.inner.trees.fs(number);
         let snapshotter = self.inner.metadata.read(|transaction| rows::snapshotter_of(transaction, ns, number))?;
         let driver = self.driver(&snapshotter.filter(|_| exact.as_os_str() == path.as_os_str()).ok_or_else(wrong)?)?;
-        Ok((driver, open_dir(&exact)?.into()))
+        Ok((driver, open_tree(&exact)?))
     }
 
     fn lower_paths(&self, ns: &Namespace, snapshotter: &str, name: &str) -> Result<Vec<PathBuf>> {
@@ -289,7 +289,7 @@ impl Snapshots {
 
     /// Whether a tree has the directories that it must have.
     pub(crate) fn look(&self, tree: u64, kind: Kind, snapshotter: &str) -> Result<()> {
-        open_dir(&self.inner.trees.fs(tree))?;
+        open_tree(&self.inner.trees.fs(tree))?;
         if kind == Kind::Active && snapshotter == OVERLAYFS {
             open_dir(&self.inner.trees.work(tree))?;
         }

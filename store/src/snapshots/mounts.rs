@@ -9,6 +9,7 @@ use rustix::system::uname;
 
 use super::rows::Row;
 use super::{Driver, Kind, Snapshots, ids};
+use crate::rights::is_hosts_root;
 
 /// One mount to be done; options are as mount(8) takes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,17 +46,12 @@ impl OverlayOptions {
                 options.push(format!("{name}=off"));
             }
         }
-        let userxattr = !first_user_namespace() || !nix::unistd::geteuid().is_root();
+        let userxattr = !is_hosts_root();
         if userxattr {
             options.push("userxattr".to_owned());
         }
         Self { options, userxattr }
     }
-}
-
-/// Whether all users are mapped to themselves.
-fn first_user_namespace() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|it| it.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// Overlayfs where the kernel has it and the store does not itself lie on one, whose directories cannot be upper ones.

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::failed;
 use super::tar::{Entry, Time};
 use crate::error::Result;
+use crate::fs::doors::Door;
 
 /// Of a tree in overlayfs' form: what its marks are called.
 #[derive(Debug, Clone, Copy)]
@@ -181,25 +182,44 @@ fn read(get: impl Fn(&mut Vec<u8>) -> rustix::io::Result<usize>) -> Result<Vec<u
     Ok(buffer)
 }
 
-/// Copies owner, permissions, attributes and times: of a directory or file that the layer below has, marks excepted.
-pub(super) fn copy(from: BorrowedFd<'_>, stat: &Stat, to: BorrowedFd<'_>, marks: &Marks, rights: Rights) -> Result<()> {
+/// Copies owner, permissions, attributes and times of a file that the layer below has, marks excepted.
+pub(super) fn copy(from: &Door, to: BorrowedFd<'_>, marks: &Marks, rights: Rights) -> Result<()> {
+    let stat = from.stat().map_err(|error| failed("look at it in the layer below", error))?;
+    let own_mode = stat.st_mode & 0o7777;
     if rights.owners {
         own(to, stat.st_uid, stat.st_gid)?;
     }
-    mode(to, rights.opened(stat.st_mode & 0o7777))?;
-    for (name, value) in xattrs(from)? {
+    mode(to, rights.opened(own_mode))?;
+    copy_xattrs(from, to, marks, rights)?;
+    rights.close(to, own_mode)?;
+    touch(to, &times_of(&stat))
+}
+
+/// The same of a directory. Returns the state of the one below.
+pub(super) fn copy_directory(from: &Door, to: &Door, marks: &Marks, rights: Rights) -> Result<Stat> {
+    let stat = from.stat().map_err(|error| failed("look at a directory below", error))?;
+    if rights.owners {
+        own(to, stat.st_uid, stat.st_gid)?;
+    }
+    directory_mode(to, stat.st_mode & 0o7777)?;
+    copy_xattrs(from, to.as_fd(), marks, rights)?;
+    touch(to, &times_of(&stat))?;
+    Ok(stat)
+}
+
+fn copy_xattrs(from: &Door, to: BorrowedFd<'_>, marks: &Marks, rights: Rights) -> Result<()> {
+    for (name, value) in xattrs(from.as_fd())? {
         if Some(&*name) != marks.opaque().map(str::as_bytes) {
             set_xattr(to, &name, &value, rights.confined)?;
         }
     }
-    rights.close(to, stat.st_mode & 0o7777)?;
-    touch(to, &times_of(stat))
+    Ok(())
 }
 
 /// What this process may do to what it makes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rights {
-    /// Give it any owner. Without that, permissions count for us too.
+    /// Give it any owner. Without that, permissions count for us too: of directories, [`crate::fs::doors`] sees to that.
     pub(super) owners: bool,
     /// Make no devices and no `trusted.*` attributes: only the host's root can.
     pub(super) confined: bool,
@@ -215,21 +235,6 @@ impl Rights {
     pub(super) fn close(self, fd: impl AsFd, own: u32) -> Result<()> {
         if self.opened(own) == own { Ok(()) } else { mode(fd, own) }
     }
-
-    /// Does what a directory's own permissions could refuse its owner.
-    pub(super) fn within<T>(self, directory: impl AsFd + Copy, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        if self.owners {
-            return work();
-        }
-        let stat = rustix::fs::fstat(directory).map_err(|error| failed("look at its directory", error))?;
-        let own = stat.st_mode & 0o7777;
-        if self.opened(own) != own {
-            mode(directory, self.opened(own))?;
-        }
-        let done = work()?;
-        self.close(directory, own)?;
-        Ok(done)
-    }
 }
 
 pub(super) fn own(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
@@ -239,6 +244,11 @@ pub(super) fn own(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
 
 pub(super) fn mode(fd: impl AsFd, mode: u32) -> Result<()> {
     rustix::fs::fchmod(fd, rustix::fs::Mode::from_raw_mode(mode)).map_err(|error| failed("set its permissions", error))
+}
+
+/// Of a directory: it lets us in all the same.
+pub(super) fn directory_mode(directory: &Door, mode: u32) -> Result<()> {
+    directory.set_mode(mode).map_err(|error| failed("set its permissions", error))
 }
 
 pub(super) fn touch(fd: impl AsFd, times: &Timestamps) -> Result<()> {

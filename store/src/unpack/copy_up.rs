@@ -8,6 +8,7 @@ use super::attributes;
 use super::failed;
 use super::tree::Tree;
 use crate::error::{Context, Result};
+use crate::fs::doors;
 
 impl Tree<'_> {
     /// Copies `name` of `from` to the same name in `to`.
@@ -47,20 +48,14 @@ impl Tree<'_> {
     }
 
     fn copy_up_file(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let old = rustix::fs::openat(from, name, flags | OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())
-            .map_err(|error| failed("open it in the layer below", error))?;
-        let new = rustix::fs::openat(
-            to,
-            name,
-            flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL,
-            Mode::from_raw_mode(0o600),
-        )
-        .map_err(|error| failed("copy it up from the layer below", error))?;
+        let door = doors::file(from, name).map_err(|error| failed("open it in the layer below", error))?;
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let new = rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))
+            .map_err(|error| failed("copy it up from the layer below", error))?;
+        let old = door.as_fd().try_clone_to_owned().context(|| "open it in the layer below".to_owned())?;
         let (mut old, mut new) = (std::fs::File::from(old), std::fs::File::from(new));
         let written = std::io::copy(&mut old, &mut new).context(|| "copy it up from the layer below".to_owned())?;
         self.bytes += written.next_multiple_of(4096);
-        let stat = rustix::fs::fstat(&old).map_err(|error| failed("look at it in the layer below", error))?;
-        attributes::copy(old.as_fd(), &stat, new.as_fd(), &self.marks, self.rights)
+        attributes::copy(&door, new.as_fd(), &self.marks, self.rights)
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! At most one slot is for one directory, whatever paths lead to it, or two would restore different times.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, Timestamps};
@@ -17,6 +17,7 @@ use super::tar::corrupt;
 use super::tree::Tree;
 use super::{Form, failed};
 use crate::error::Result;
+use crate::fs::doors::{self, Door, Use};
 
 /// As many directories as a build of anything keeps going back to.
 const SLOTS: usize = 64;
@@ -28,7 +29,8 @@ const MOST_STEPS: usize = 8192;
 /// A directory of the tree, open.
 pub(super) struct Dir {
     path: Vec<u8>,
-    pub(super) fd: Rc<OwnedFd>,
+    /// Whatever its permissions are, to be changed.
+    pub(super) fd: Rc<Door>,
     pub(super) ino: u64,
     /// What is made in it gets its group.
     pub(super) group: Option<u32>,
@@ -36,8 +38,6 @@ pub(super) struct Dir {
     pub(super) times: Timestamps,
     /// It may not have them now.
     pub(super) touched: bool,
-    /// The permissions that it has to have in the end, where they could keep us out meanwhile.
-    pub(super) mode: Option<u32>,
     used: u64,
     /// The links that led here: the directories they are in, and their names there.
     links: Vec<(u64, Vec<u8>)>,
@@ -45,7 +45,7 @@ pub(super) struct Dir {
 
 impl Dir {
     /// The first slot.
-    pub(super) fn root(fd: OwnedFd, stat: &rustix::fs::Stat, times: Timestamps) -> Self {
+    pub(super) fn root(fd: Door, stat: &rustix::fs::Stat, times: Timestamps) -> Self {
         Self {
             path: Vec::new(),
             fd: Rc::new(fd),
@@ -53,7 +53,6 @@ impl Dir {
             group: (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid),
             times,
             touched: true,
-            mode: None,
             used: 0,
             links: Vec::new(),
         }
@@ -62,7 +61,7 @@ impl Dir {
 
 /// Where a walk led.
 pub(super) struct Node {
-    pub(super) fd: Rc<OwnedFd>,
+    pub(super) fd: Rc<Door>,
     /// What is below it; empty too when nobody has looked.
     pub(super) view: View,
     links: Vec<(u64, Vec<u8>)>,
@@ -93,22 +92,37 @@ impl Tree<'_> {
     }
 
     /// The common case, in one call: all of it is there, and no link is on the way.
-    pub(super) fn open(&self, path: &[u8]) -> Result<Option<OwnedFd>> {
+    pub(super) fn open(&self, path: &[u8]) -> Result<Option<Door>> {
         let path = if path.is_empty() { b"." } else { path };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(self.root, path, flags, Mode::empty(), resolve) {
-            Ok(fd) => Ok(Some(fd)),
+            Ok(fd) => Door::to(fd, Use::Change).map(Some).map_err(|error| failed("open its directory", error)),
             Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::AGAIN) => Ok(None),
+            Err(Errno::ACCESS) => self.open_by_steps(path),
             Err(error) => Err(failed("open its directory", error)),
         }
+    }
+
+    /// The same where one of them keeps its owner out.
+    fn open_by_steps(&self, path: &[u8]) -> Result<Option<Door>> {
+        let mut at: Option<Door> = None;
+        for name in path.split(|&byte| byte == b'/') {
+            let parent = at.as_ref().map_or_else(|| self.dirs[0].fd.as_fd(), AsFd::as_fd);
+            match doors::directory(parent, name, Use::Change) {
+                Ok(door) => at = Some(door),
+                Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return Ok(None),
+                Err(error) => return Err(failed("open its directory", error)),
+            }
+        }
+        Ok(at)
     }
 
     /// Puts a directory into a slot. Without `times` it keeps those that it has.
     pub(super) fn keep(
         &mut self,
         path: Vec<u8>,
-        fd: Rc<OwnedFd>,
+        fd: Rc<Door>,
         links: Vec<(u64, Vec<u8>)>,
         times: Option<Timestamps>,
     ) -> Result<usize> {
@@ -125,14 +139,8 @@ impl Tree<'_> {
         {
             self.put_away(oldest)?;
         }
-        let own = stat.st_mode & 0o7777;
-        let opened = self.rights.opened(own);
-        if opened != own {
-            attributes::mode(&*fd, opened)?;
-        }
         self.dirs.push(Dir {
             path,
-            mode: (opened != own).then_some(own),
             ino: stat.st_ino,
             group: (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid),
             touched: times.is_some(),
@@ -146,12 +154,11 @@ impl Tree<'_> {
 
     fn put_away(&mut self, slot: usize) -> Result<()> {
         let dir = self.dirs.swap_remove(slot);
-        self.close(&dir)?;
-        if dir.touched { attributes::touch(&*dir.fd, &dir.times) } else { Ok(()) }
-    }
-
-    fn close(&self, dir: &Dir) -> Result<()> {
-        dir.mode.map_or(Ok(()), |own| self.rights.close(&*dir.fd, own))
+        if dir.touched {
+            attributes::touch(&*dir.fd, &dir.times)?;
+        }
+        // Whoever still works in it has the same door, and shuts it.
+        Rc::into_inner(dir.fd).map_or(Ok(()), shut)
     }
 
     /// Puts all away but the root and `but`: a directory or a link went, and paths may lead elsewhere now.
@@ -174,12 +181,10 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Gives every directory its times, the root last.
+    /// Gives every directory its times and permissions, the root last.
     pub(super) fn put_all_away(&mut self) -> Result<()> {
         self.forget(None)?;
-        let root = &self.dirs[0];
-        self.close(root)?;
-        attributes::touch(&*root.fd, &root.times)
+        self.put_away(0)
     }
 
     /// Walks name by name through this layer and those below it, making what is missing like what is below. With `look`, or
@@ -199,7 +204,11 @@ impl Tree<'_> {
     fn fetch_lowers(&mut self) -> Result<()> {
         if self.lowers.is_none() {
             self.lowers = Some(match self.form {
-                Form::Overlay { lowers, .. } => lowers()?.into_iter().map(Rc::new).collect(),
+                Form::Overlay { lowers, .. } => {
+                    let door = |root| Door::to(root, Use::Look).map(Rc::new);
+                    let roots = lowers()?.into_iter().map(door).collect::<rustix::io::Result<View>>();
+                    roots.map_err(|error| failed("enter a layer below", error))?
+                }
                 Form::Tree => View::new(),
             });
         }
@@ -233,7 +242,7 @@ impl Tree<'_> {
             let (below, target) = match lower::stat(fd.as_fd(), &name)? {
                 Some(stat) => match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
                     rustix::fs::FileType::Directory => {
-                        let child = lower::directory(fd.as_fd(), &name)?;
+                        let child = lower::directory(fd.as_fd(), &name, Use::Change)?;
                         let hidden = view.is_empty() || self.marks.is_opaque(child.as_fd())?;
                         let below = if hidden { Below::Nothing } else { lower::look(&view, &name, &self.marks)? };
                         fd = Rc::new(child);
@@ -278,18 +287,15 @@ impl Tree<'_> {
     }
 
     /// Makes a directory that the layer has no entry for: like the one below, else root's with 0755.
-    fn implied(&mut self, parent: &Rc<OwnedFd>, name: &[u8], like: Option<&Rc<OwnedFd>>) -> Result<OwnedFd> {
-        let before = rustix::fs::fstat(&**parent).map_err(|error| failed("look at its directory", error))?;
-        let make = || rustix::fs::mkdirat(&**parent, name, Mode::from_raw_mode(0o755));
-        self.rights.within(parent.as_fd(), || make().map_err(|error| failed("make a directory of its path", error)))?;
-        let made = lower::directory(parent.as_fd(), name)?;
+    fn implied(&mut self, parent: &Door, name: &[u8], like: Option<&Rc<Door>>) -> Result<Door> {
+        let before = rustix::fs::fstat(parent).map_err(|error| failed("look at its directory", error))?;
+        rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))
+            .map_err(|error| failed("make a directory of its path", error))?;
+        let made = lower::directory(parent.as_fd(), name, Use::Change)?;
         self.inodes += 1;
         self.bytes += 4096;
         match like {
-            Some(like) => {
-                let stat = rustix::fs::fstat(&**like).map_err(|error| failed("look at a directory below", error))?;
-                attributes::copy(like.as_fd(), &stat, made.as_fd(), &self.marks, self.rights)?;
-            }
+            Some(like) => drop(attributes::copy_directory(like, &made, &self.marks, self.rights)?),
             None => {
                 if !self.exact {
                     attributes::mode(&made, 0o755 | (before.st_mode & 0o2000))?;
@@ -299,18 +305,23 @@ impl Tree<'_> {
         }
         let stat = rustix::fs::fstat(&made).map_err(|error| failed("look at a directory of its path", error))?;
         self.implied.insert(stat.st_ino);
-        attributes::touch(&**parent, &attributes::times_of(&before))?;
+        attributes::touch(parent, &attributes::times_of(&before))?;
         Ok(made)
     }
 
     /// The layer deletes a name and then has entries below it: a new directory that hides the old one.
-    fn replace_whiteout(&mut self, parent: &Rc<OwnedFd>, name: &[u8]) -> Result<OwnedFd> {
-        let before = rustix::fs::fstat(&**parent).map_err(|error| failed("look at its directory", error))?;
-        let remove = || rustix::fs::unlinkat(&**parent, name, rustix::fs::AtFlags::empty());
-        self.rights.within(parent.as_fd(), || remove().map_err(|error| failed("replace a whiteout", error)))?;
+    fn replace_whiteout(&mut self, parent: &Door, name: &[u8]) -> Result<Door> {
+        let before = rustix::fs::fstat(parent).map_err(|error| failed("look at its directory", error))?;
+        rustix::fs::unlinkat(parent, name, rustix::fs::AtFlags::empty())
+            .map_err(|error| failed("replace a whiteout", error))?;
         let made = self.implied(parent, name, None)?;
         self.marks.set_opaque(made.as_fd())?;
-        attributes::touch(&**parent, &attributes::times_of(&before))?;
+        attributes::touch(parent, &attributes::times_of(&before))?;
         Ok(made)
     }
+}
+
+/// Gives a directory its own permissions back.
+fn shut(door: Door) -> Result<()> {
+    door.shut().map_err(|error| failed("set its permissions", error))
 }

@@ -1,24 +1,25 @@
 //! What the layers below show at a place, as overlayfs would merge them: top first, to the first whiteout, opaque directory or file.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::attributes::Marks;
 use super::failed;
 use crate::error::Result;
+use crate::fs::doors::{self, Door, Use};
 
 /// One directory as the layers below have it: each layer's part, top first. Empty where there is nothing below.
-pub(super) type View = Vec<Rc<OwnedFd>>;
+pub(super) type View = Vec<Rc<Door>>;
 
 /// What a name in a view is.
 pub(super) enum Below {
     Nothing,
     Directory(View),
     /// Anything else: the directory it is in, and its state.
-    Other(Rc<OwnedFd>, Stat),
+    Other(Rc<Door>, Stat),
 }
 
 pub(super) fn look(view: &View, name: &[u8], marks: &Marks) -> Result<Below> {
@@ -27,7 +28,7 @@ pub(super) fn look(view: &View, name: &[u8], marks: &Marks) -> Result<Below> {
         let Some(stat) = stat(layer.as_fd(), name)? else { continue };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                let directory = directory(layer.as_fd(), name)?;
+                let directory = directory(layer.as_fd(), name, Use::Look)?;
                 let opaque = marks.is_opaque(directory.as_fd())?;
                 parts.push(Rc::new(directory));
                 if opaque {
@@ -48,7 +49,7 @@ pub(super) fn is_whiteout(stat: &Stat) -> bool {
 
 /// The state of the name itself, never of what it points to.
 pub(super) fn stat(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Stat>> {
-    match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+    match doors::stat(directory, name) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(failed("look at its place", error)),
@@ -56,7 +57,6 @@ pub(super) fn stat(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Stat
 }
 
 /// Opens a directory by its last name; not if that is a link.
-pub(super) fn directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(|error| failed("open a directory", error))
+pub(super) fn directory(parent: BorrowedFd<'_>, name: &[u8], what: Use) -> Result<Door> {
+    doors::directory(parent, name, what).map_err(|error| failed("open a directory", error))
 }

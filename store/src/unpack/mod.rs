@@ -41,7 +41,6 @@ mod whiteout;
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::resume_unwind;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -190,15 +189,6 @@ impl<R: Read> Read for Counted<'_, R> {
         self.read.fetch_add(length as u64, Ordering::Relaxed);
         Ok(length)
     }
-}
-
-/// Whether we are root of the first user namespace, in which everybody is himself: then nobody else's rules are in the way.
-fn is_hosts_root() -> bool {
-    static IS: LazyLock<bool> = LazyLock::new(|| {
-        let map = std::fs::read_to_string("/proc/self/uid_map");
-        nix::unistd::geteuid().is_root() && map.is_ok_and(|it| it.split_whitespace().eq(["0", "0", "4294967295"]))
-    });
-    *IS
 }
 
 /// A call that failed on what the layer wanted: some failures are the layer's own fault.

@@ -8,23 +8,18 @@ use rustix::fs::{AtFlags, Dir, FileType};
 use super::lower::{self, directory};
 use super::{attributes, failed};
 use crate::error::Result;
+use crate::fs::doors::Use;
 
 /// Removes a name, with all below it. As deep as [`super::Limits::depth`] lets layers make it.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8], is_directory: bool) -> Result<()> {
     if is_directory {
-        let inside = directory(parent, name)?;
-        open_up(&inside)?;
+        let inside = directory(parent, name, Use::Change)?;
         for (name, is_directory) in list(inside.as_fd())? {
             remove(inside.as_fd(), &name, is_directory)?;
         }
     }
     let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
     rustix::fs::unlinkat(parent, name, flags).map_err(|error| failed("remove what it replaces", error))
-}
-
-/// A directory's own permissions can keep its owner from emptying it, where he is not root.
-fn open_up(inside: &impl AsFd) -> Result<()> {
-    if nix::unistd::geteuid().is_root() { Ok(()) } else { attributes::mode(inside.as_fd(), 0o700) }
 }
 
 /// Removes what is in a directory and is not `ours`, by the key of directory and name. True if nothing is left.
@@ -53,16 +48,15 @@ pub(super) fn remove_but(
         }
         return Ok(!keep);
     }
-    let inside = directory(parent, name)?;
+    let inside = directory(parent, name, Use::Change)?;
     let before = rustix::fs::fstat(&inside).map_err(|error| failed("look at a directory", error))?;
-    open_up(&inside)?;
     let empty = clear(inside.as_fd(), ours, key)?;
     if empty && !keep {
         remove(parent, name, true)?;
         return Ok(true);
     }
-    attributes::mode(&inside, before.st_mode & 0o7777)?;
     attributes::touch(&inside, &attributes::times_of(&before))?;
+    inside.shut().map_err(|error| failed("set its permissions", error))?;
     Ok(false)
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io::BufRead;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use super::attributes::{self, EPOCH, Marks, Rights};
@@ -13,6 +13,8 @@ use super::lower::View;
 use super::tar::{Entry, Kind, Reader, corrupt};
 use super::{Form, Options, failed};
 use crate::error::Result;
+use crate::fs::doors::{Door, Use};
+use crate::rights::is_hosts_root;
 
 /// One extraction.
 pub(super) struct Tree<'a> {
@@ -31,6 +33,8 @@ pub(super) struct Tree<'a> {
     pub(super) rights: Rights,
     /// In a whole tree: what this layer made, by directory and name; its whiteouts do not mean that.
     pub(super) ours: HashSet<u64>,
+    /// Devices of this layer that were not made, in the same way: a hard link to one is passed over too.
+    pub(super) passed_over: HashSet<u64>,
     hashing: RandomState,
     /// Directories that were made without an entry, by inode.
     pub(super) implied: HashSet<u64>,
@@ -54,6 +58,7 @@ impl<'a> Tree<'a> {
             Form::Overlay { userxattr, .. } => Marks::overlay(userxattr),
             Form::Tree => Marks::TREE,
         };
+        let fd = Door::to(fd, Use::Change).map_err(|error| failed("enter the root", error))?;
         let first = Dir::root(fd, &stat, if overlay { EPOCH } else { attributes::times_of(&stat) });
         Ok(Self {
             root,
@@ -66,8 +71,9 @@ impl<'a> Tree<'a> {
             // What lies in a whole tree already may have default ACLs.
             exact: umask_is_zero && overlay,
             ids: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
-            rights: Rights { owners: !options.rootless, confined: options.rootless || !super::is_hosts_root() },
+            rights: Rights { owners: !options.rootless, confined: options.rootless || !is_hosts_root() },
             ours: HashSet::new(),
+            passed_over: HashSet::new(),
             hashing: RandomState::new(),
             implied: HashSet::new(),
             whiteouts_in: HashSet::new(),
@@ -106,10 +112,9 @@ impl<'a> Tree<'a> {
         }
         self.root_given = true;
         let fd = Rc::clone(&self.dirs[0].fd);
-        self.settle_directory(fd.as_fd(), entry)?;
+        self.settle_directory(&fd, entry, None)?;
         self.dirs[0].group = (entry.mode & 0o2000 != 0).then_some(entry.gid);
         self.dirs[0].times = attributes::times(entry);
-        self.dirs[0].mode = Some(entry.mode);
         Ok(())
     }
 
@@ -125,14 +130,13 @@ impl<'a> Tree<'a> {
     /// An overlay shows the top layer's root: where the layer has none, it is that of the layer below.
     fn inherit_root(&mut self) -> Result<()> {
         self.walk(b"", true)?;
-        let root: Rc<OwnedFd> = Rc::clone(&self.dirs[0].fd);
+        let root = Rc::clone(&self.dirs[0].fd);
         match self.lowers.as_ref().and_then(|lowers| lowers.first()) {
             Some(below) => {
-                let stat = rustix::fs::fstat(&**below).map_err(|error| failed("look at the root below", error))?;
-                attributes::copy(below.as_fd(), &stat, root.as_fd(), &self.marks, self.rights)?;
+                let stat = attributes::copy_directory(below, &root, &self.marks, self.rights)?;
                 self.dirs[0].times = attributes::times_of(&stat);
             }
-            None => attributes::mode(&*root, 0o755)?,
+            None => attributes::directory_mode(&root, 0o755)?,
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use super::remove::{clear, list, remove, remove_but};
 use super::tar::corrupt;
 use super::tree::Tree;
 use crate::error::Result;
+use crate::fs::doors::{Door, Use};
 
 /// Makes its directory opaque.
 pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -52,9 +53,9 @@ impl Tree<'_> {
         match stands {
             // This layer's directory stays, and hides the one below.
             Some(stat) if is_directory => {
-                let own = lower::directory(dir.as_fd(), hidden)?;
+                let own = lower::directory(dir.as_fd(), hidden, Use::Change)?;
                 if !self.only_implied(own.as_fd(), stat.st_ino)? {
-                    return self.rights.within(own.as_fd(), || self.marks.set_opaque(own.as_fd()));
+                    return self.marks.set_opaque(own.as_fd());
                 }
                 // It is here only since something in it was deleted before.
                 self.forget(Some(ino))?;
@@ -64,14 +65,20 @@ impl Tree<'_> {
             // This layer's file hides what is below anyway.
             Some(_) => Ok(()),
             None => {
-                self.mark_gone(&dir, hidden)?;
-                if self.remembered < MOST_REMEMBERED && !self.whiteouts_in.contains(parent) {
-                    self.remembered += parent.len() + 64;
-                    self.whiteouts_in.insert(parent.to_owned());
-                }
+                self.hide(&dir, parent, hidden)?;
                 self.forget_link(ino, hidden)
             }
         }
+    }
+
+    /// Hides what is below; whether there is anything is seen in the end.
+    pub(super) fn hide(&mut self, dir: &Door, parent: &[u8], hidden: &[u8]) -> Result<()> {
+        self.mark_gone(dir, hidden)?;
+        if self.remembered < MOST_REMEMBERED && !self.whiteouts_in.contains(parent) {
+            self.remembered += parent.len() + 64;
+            self.whiteouts_in.insert(parent.to_owned());
+        }
+        Ok(())
     }
 
     /// The layer has a file where this path needs a directory: there is nothing below to hide.
@@ -82,8 +89,25 @@ impl Tree<'_> {
             Ok(fd) => {
                 rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
             }
+            Err(Errno::ACCESS) => self.is_file_by_steps(path),
             Err(error) => error == Errno::NOTDIR,
         }
+    }
+
+    /// The same where a directory on the way keeps its owner out.
+    fn is_file_by_steps(&self, path: &[u8]) -> bool {
+        let mut at = Rc::clone(&self.dirs[0].fd);
+        for name in path.split(|&byte| byte == b'/') {
+            match lower::stat(at.as_fd(), name).ok().flatten().map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+                Some(FileType::RegularFile) => return true,
+                Some(FileType::Directory) => match lower::directory(at.as_fd(), name, Use::Change) {
+                    Ok(door) => at = Rc::new(door),
+                    Err(_) => return false,
+                },
+                _ => return false,
+            }
+        }
+        false
     }
 
     /// The layer has no entry for this directory, and nothing in it but what deletes.
@@ -94,7 +118,7 @@ impl Tree<'_> {
         for (name, is_directory) in list(inside)? {
             let Some(stat) = lower::stat(inside, &name)? else { continue };
             let nothing = match is_directory {
-                true => self.only_implied(lower::directory(inside, &name)?.as_fd(), stat.st_ino)?,
+                true => self.only_implied(lower::directory(inside, &name, Use::Look)?.as_fd(), stat.st_ino)?,
                 false => is_whiteout(&stat),
             };
             if !nothing {
@@ -158,11 +182,10 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn hide_at_root(&mut self, root: &Rc<std::os::fd::OwnedFd>, name: &[u8]) -> Result<()> {
+    fn hide_at_root(&mut self, root: &Door, name: &[u8]) -> Result<()> {
         match lower::stat(root.as_fd(), name)? {
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                let own = lower::directory(root.as_fd(), name)?;
-                self.rights.within(own.as_fd(), || self.marks.set_opaque(own.as_fd()))
+                self.marks.set_opaque(lower::directory(root.as_fd(), name, Use::Change)?.as_fd())
             }
             Some(_) => Ok(()),
             None => {

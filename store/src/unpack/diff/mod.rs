@@ -9,13 +9,13 @@ mod walk;
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::attributes::Marks;
 use crate::content::digest::Digest;
 use crate::error::Result;
 use archive::Archive;
-use walk::{Walk, view};
+use walk::{Walk, enter, view};
 
 /// Between what the difference is.
 pub enum Source<'a> {
@@ -68,6 +68,7 @@ fn compare(out: impl Write, source: &Source<'_>, options: &DiffOptions) -> Resul
         Source::Overlay { upper, lowers, userxattr } => (upper, view(lowers)?, Marks::overlay(*userxattr), false),
         Source::Trees { lower, upper } => (upper, view(lower.as_slice())?, Marks::TREE, true),
     };
+    let upper = enter(*upper)?;
     let mut walk = Walk {
         archive: Archive::new(out),
         options,
@@ -78,9 +79,9 @@ fn compare(out: impl Write, source: &Source<'_>, options: &DiffOptions) -> Resul
         relinked: HashSet::new(),
     };
     if trees {
-        walk.relink(*upper, &below)?;
+        walk.relink(upper.as_fd(), &below)?;
     }
-    walk.root(*upper, &below)?;
+    walk.root(upper.as_fd(), &below)?;
     walk.archive.finish()
 }
 

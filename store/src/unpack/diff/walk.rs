@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Stat};
 
 use super::super::attributes::{Marks, xattrs, xattrs_at};
 use super::super::failed;
@@ -15,6 +15,7 @@ use super::super::tar::shown;
 use super::DiffOptions;
 use super::archive::{Archive, Header};
 use crate::error::{Context, Error, Result};
+use crate::fs::doors::{self, Door, Use};
 
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -100,7 +101,7 @@ impl<W: Write> Walk<'_, W> {
         stat: &Stat,
         before: Below,
     ) -> Result<()> {
-        let fd = lower::directory(parent, name)?;
+        let fd = lower::directory(parent, name, Use::Look)?;
         let attributes = xattrs(fd.as_fd())?;
         self.check_marks(&attributes)?;
         let mut header = self.describe(path, stat, self.shown(attributes));
@@ -160,7 +161,7 @@ impl<W: Write> Walk<'_, W> {
         }
         self.archive.header(&header)?;
         match open {
-            Some(fd) => self.archive.data(std::fs::File::from(fd), header.size),
+            Some(fd) => self.archive.data(fd, header.size),
             None => Ok(()),
         }
     }
@@ -262,7 +263,7 @@ impl<W: Write> Walk<'_, W> {
             let before = lower::look(below, &name, &self.marks)?;
             if is_directory {
                 let below = if let Below::Directory(view) = before { view } else { View::new() };
-                self.relink(lower::directory(upper, &name)?.as_fd(), &below)?;
+                self.relink(lower::directory(upper, &name, Use::Look)?.as_fd(), &below)?;
             } else if stat.st_nlink > 1 && !self.relinked.contains(&stat.st_ino) {
                 let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
                 let own = if regular { xattrs(open(upper, &name)?.as_fd())? } else { xattrs_at(upper, &name)? };
@@ -289,8 +290,7 @@ fn same_time(a: &Stat, b: &Stat) -> bool {
     (a.st_mtime, a.st_mtime_nsec) == (b.st_mtime, b.st_mtime_nsec)
 }
 
-fn same_data(a: OwnedFd, b: OwnedFd) -> Result<bool> {
-    let (mut a, mut b) = (std::fs::File::from(a), std::fs::File::from(b));
+fn same_data(mut a: Door, mut b: Door) -> Result<bool> {
     let (mut one, mut other) = (vec![0; 128 << 10], vec![0; 128 << 10]);
     loop {
         let length = a.read(&mut one).context(|| "read the file".to_owned())?;
@@ -307,10 +307,8 @@ fn same_data(a: OwnedFd, b: OwnedFd) -> Result<bool> {
     }
 }
 
-fn open(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
-    // Not to wait if it became a pipe meanwhile.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(|error| failed("open the file", error))
+fn open(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Door> {
+    doors::file(parent, name).map_err(|error| failed("open the file", error))
 }
 
 fn readlink(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<u8>> {
@@ -319,11 +317,16 @@ fn readlink(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn fstat(fd: BorrowedFd<'_>) -> Result<Stat> {
-    rustix::fs::fstat(fd).map_err(|error| failed("look at a directory", error))
+    doors::fstat(fd).map_err(|error| failed("look at a directory", error))
+}
+
+/// A directory that was handed in.
+pub(super) fn enter(directory: BorrowedFd<'_>) -> Result<Door> {
+    let own = directory.try_clone_to_owned().context(|| "hold a directory".to_owned())?;
+    Door::to(own, Use::Look).map_err(|error| failed("enter a directory", error))
 }
 
 /// Directories that were handed in, as a view.
 pub(super) fn view(directories: &[BorrowedFd<'_>]) -> Result<View> {
-    let own = |fd: &BorrowedFd<'_>| fd.try_clone_to_owned().map(Rc::new).context(|| "hold a directory".to_owned());
-    directories.iter().map(own).collect()
+    directories.iter().map(|it| enter(*it).map(Rc::new)).collect()
 }

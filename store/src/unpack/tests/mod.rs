@@ -2,6 +2,7 @@
 
 mod across;
 mod attacks;
+mod closed;
 mod forms;
 pub(crate) mod layer;
 mod streams;
@@ -79,8 +80,12 @@ impl Place {
 
     /// The layer applied to a whole tree.
     pub(crate) fn tree(&self, name: &str, bytes: &[u8]) -> Result<Extracted> {
+        self.tree_with(name, bytes, &Options::default())
+    }
+
+    pub(crate) fn tree_with(&self, name: &str, bytes: &[u8], options: &Options) -> Result<Extracted> {
         let (_, root) = self.ready(name);
-        extract(bytes, PLAIN, root.as_fd(), &Form::Tree, &Options::default(), &|_| {})
+        extract(bytes, PLAIN, root.as_fd(), &Form::Tree, options, &|_| {})
     }
 
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
