@@ -5,6 +5,7 @@ mod attacks;
 mod closed;
 mod forms;
 pub(crate) mod layer;
+mod rights;
 mod streams;
 
 use std::ffi::OsStr;
