@@ -7,8 +7,8 @@
 //! process: the last one out shuts the door, and whoever [asks](stat) is told a thing's own permissions, whatever they are at the moment.
 //! Who changes them meanwhile, as a container may, has the last word.
 //!
-//! Only the owner's bits are ever added, and nothing is looked up twice: what is opened is what was looked at, and never what a link points
-//! to. A daemon that is killed while it is inside leaves the owner's bits behind.
+//! Only the owner's bits are ever added, for a moment in which a container of his may see them; and nothing is looked up twice: what is opened
+//! is what was looked at, and never what a link points to. A daemon that is killed while it is inside leaves those bits behind.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
