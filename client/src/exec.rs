@@ -3,6 +3,8 @@
 //! It is the container's own process (of the bundle's `config.json`) with another command, environment, user and directory. Its output goes
 //! to a socket as the container's does, so that a client that is killed holds it up no more than one that leaves.
 
+mod notes;
+
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
+use self::notes::Note;
 use crate::apparmor;
 use crate::attach::{self, Frames, Outcome, Session};
 use crate::client::Client;
@@ -50,11 +53,23 @@ pub struct Request {
     pub privileged: bool,
 }
 
-/// The files of one exec, which go with whoever is at it.
+/// The files of one exec, which go with whoever is at it, but for the note.
 struct Files {
     id: String,
     socket: PathBuf,
     stdin: PathBuf,
+    note: Note,
+}
+
+impl Files {
+    /// Has the shim forget it.
+    async fn delete(&self, shim: &Shim) -> Result<()> {
+        let deleted = shim.delete(&self.id).await.map(drop);
+        if deleted.is_ok() || deleted.as_ref().is_err_and(|error| error.kind == Kind::NotFound) {
+            self.note.remove();
+        }
+        deleted
+    }
 }
 
 impl Drop for Files {
@@ -91,7 +106,7 @@ pub async fn exec(client: &Client, request: &Request) -> Result<u8> {
     let started = shim.start(&files.id).await;
     if let Err(error) = started {
         // Nothing of it stays.
-        let _ = shim.delete(&files.id).await;
+        let _ = files.delete(&shim).await;
         return Err(start::command_failure(program, error));
     }
     execs("exec_start");
@@ -103,11 +118,17 @@ pub async fn exec(client: &Client, request: &Request) -> Result<u8> {
 
 /// Adds the process to the shim, under an id that is free there.
 async fn add(client: &Client, record: &Container, shim: &Shim, request: &Request, process: &Value) -> Result<Files> {
+    let directory = client.paths.running(&record.id);
+    notes::collect(shim, &directory).await;
     for _ in 0..ATTEMPTS {
         // Short: the socket's path has to be.
         let id = format!("x{}", &records::new_id()?[..5]);
-        let directory = client.paths.running(&record.id);
-        let files = Files { socket: directory.join(&id), stdin: directory.join(format!("{id}-stdin")), id };
+        let note = Note::make(&directory, &id).map_err(|error| match error.kind {
+            Kind::NotFound => Error::conflict(format!("container {} has just ended: start it first", record.name)),
+            _ => error,
+        })?;
+        let Some(note) = note else { continue };
+        let files = Files { socket: directory.join(&id), stdin: directory.join(format!("{id}-stdin")), id, note };
         let output = format!("json-file:///dev/null?attach={}&wait=true", start::encoded(&text(&files.socket)));
         let streams = if request.detach {
             Streams { terminal: request.tty, ..Streams::default() }
@@ -124,8 +145,15 @@ async fn add(client: &Client, record: &Container, shim: &Shim, request: &Request
                 .context(|| format!("make {}", files.stdin.display()))?;
         }
         match shim.exec(&files.id, process, &streams).await {
-            Err(error) if error.kind == Kind::Conflict => {}
-            added => return added.map(|()| files),
+            Ok(()) => return Ok(files),
+            // Whether it knows of it is not known.
+            Err(error) if error.kind == Kind::CutOff => return Err(error),
+            Err(error) => {
+                files.note.remove();
+                if error.kind != Kind::Conflict {
+                    return Err(error);
+                }
+            }
         }
     }
     Err(Error::failed(format!("add a process to container {}: {ATTEMPTS} ids were all taken", record.name)))
@@ -150,7 +178,7 @@ async fn look_on(shim: &Shim, request: &Request, files: &Files) -> Result<u8> {
     };
     let options = attach::Options { detach_keys: request.detach_keys.clone(), ..attach::Options::default() };
     let session = Session { shim, exec: &files.id, frames, stdin, tty: request.tty, options };
-    let served = session.serve_from(async || Ok(()), async |_| shim.delete(&files.id).await.map(drop)).await?;
+    let served = session.serve_from(async || Ok(()), async |_| files.delete(shim).await).await?;
     Ok(match served {
         Outcome::Ended(exit) => attach::exit_code(exit.code),
         Outcome::Left(code) => code,
@@ -183,7 +211,7 @@ pub(crate) async fn captured(
         };
         let ended = async {
             let exit = shim.wait(&files.id).await?;
-            shim.delete(&files.id).await.map(|_| exit.code)
+            files.delete(shim).await.map(|()| exit.code)
         };
         tokio::join!(ended, read).0
     };
@@ -191,13 +219,13 @@ pub(crate) async fn captured(
         Ok(Ok(code)) => Ok((code, output)),
         Ok(Err(error)) => {
             // Nothing of it stays.
-            let _ = shim.delete(&files.id).await;
+            let _ = files.delete(shim).await;
             Err(error)
         }
         Err(_) => {
             let _ = shim.kill(&files.id, nix::libc::SIGKILL).await;
             let _ = shim.wait(&files.id).await;
-            let _ = shim.delete(&files.id).await;
+            let _ = files.delete(shim).await;
             Err(Error::failed(format!("it took longer than {} s", within.as_secs_f64())))
         }
     }
