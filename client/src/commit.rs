@@ -1,10 +1,13 @@
 //! `commit`: what a container is now becomes an image.
 
+use std::task::Poll;
+
+use nix::sys::signal::Signal;
 use tare_proto::store::{CommitRequest, ImageResult};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::Client;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::record::Status;
 use crate::{changes, events, image, pause, spec, truth};
 
@@ -43,6 +46,7 @@ pub async fn commit(client: &Client, container: &str, name: Option<&str>, option
     request.message.clone_from(&options.message);
     request.config = changes::image_config(&record.config).to_string();
     request.created_by = spec::arguments(&record.config).join(" ");
+    let mut resumed = Ok(());
     let made = if options.pause && record.state.status == Status::Running {
         // Whatever comes in between, an impatient person or the end of a session too: it goes on. Heard of from before it stands still.
         let interrupted = interruption()?;
@@ -52,36 +56,46 @@ pub async fn commit(client: &Client, container: &str, name: Option<&str>, option
             made = make(client, &request) => made,
             by = interrupted => Err(Error::failed(format!("commit {}: interrupted by {by}", record.name))),
         };
-        let resumed = pause::unpause(client, &record.id).await;
-        let made = made?;
-        resumed?;
-        made
+        resumed = match pause::unpause(client, &record.id).await {
+            // Somebody else let it go on, or ended it: that is no matter of the image's.
+            Err(error) if matches!(error.kind, Kind::Conflict | Kind::NotFound) => Ok(()),
+            resumed => resumed,
+        };
+        made?
     } else {
         make(client, &request).await?
     };
     if let Some(name) = name {
         image::tag::tag(client, &made.config, name).await?;
     }
+    // Not before: the image is made, and would be without its name.
+    resumed?;
     let comment = options.message.as_str();
     events::container(&client.paths, "commit", &record, &[("comment", comment), ("imageID", &made.config)]);
     Ok(made.config)
 }
 
-/// Waits for a signal that would have ended this program, from now on.
-fn interruption() -> Result<impl Future<Output = &'static str>> {
-    let listen = |kind| signal(kind).context(|| "listen for signals".to_owned());
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut hangup = listen(SignalKind::hangup())?;
-    let mut quit = listen(SignalKind::quit())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = hangup.recv() => "SIGHUP",
-            _ = quit.recv() => "SIGQUIT",
-            _ = terminate.recv() => "SIGTERM",
+/// Waits for a signal that would have ended this program, from now on. One that whoever called us had ignored (`nohup`, a script's `&`)
+/// would not have.
+fn interruption() -> Result<impl Future<Output = Signal>> {
+    let ignored = ignored(&std::fs::read_to_string("/proc/self/status").context(|| "read our own status".to_owned())?);
+    let mut heard = Vec::new();
+    for number in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTERM] {
+        if ignored >> (number as u32 - 1) & 1 == 0 {
+            let listener = signal(SignalKind::from_raw(number as i32)).context(|| "listen for signals".to_owned())?;
+            heard.push((number, listener));
         }
-    })
+    }
+    Ok(std::future::poll_fn(move |task| {
+        let come = heard.iter_mut().find_map(|(number, it)| it.poll_recv(task).is_ready().then_some(*number));
+        come.map_or(Poll::Pending, Poll::Ready)
+    }))
+}
+
+/// The signals that a process ignores, by its status (`proc_pid_status(5)`): the lowest bit is signal 1.
+fn ignored(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|it| u64::from_str_radix(it.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// A name that a new image can have.
