@@ -18,7 +18,7 @@ use crate::image::{self, Policy};
 use crate::record::{Container, Status};
 use crate::records::{self, Lock};
 use crate::time::Time;
-use crate::{events, names, network, rm, root, spec, truth, volumes};
+use crate::{events, names, network, rm, root, shim, spec, truth, volumes};
 
 /// How many generated names are tried.
 const ATTEMPTS: u32 = 1000;
@@ -68,6 +68,7 @@ pub(crate) async fn make(client: &Client, request: Request) -> Result<Made> {
         names::check("container", name)?;
         must_be_free(client, name).await?;
     }
+    shim::check_runtime(client, &record)?;
     resolve_others(client, &mut record).await?;
     network::resolve(client, &mut record).await?;
     let image = image::resolve(client, &record.config.image, pull, &fetch).await?;

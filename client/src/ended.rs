@@ -9,6 +9,7 @@
 //! any other, with a shim  a start or a clean-up was killed                     running, if the shim says so; or else clean up
 //! restarting              nobody waits to start it again                       somebody is set to
 //! removing                a create or a removal was killed                     removed
+//! exited, with --rm       a restart was killed                                 removed
 //!
 //! over:  exited | restarting | removing, the code and the time are saved ─> task deleted, network given back, RUN/containers/<id> removed
 //!        ─> saved without a shim ─> removed, or somebody set to start it again ─> the shim ends
@@ -29,7 +30,7 @@ use crate::record::{Container, Status};
 use crate::records::{self, Lock};
 use crate::shim::{self, Exit, Shim};
 use crate::time::Time;
-use crate::{events, health, kill, network, policy, rm, shm, start};
+use crate::{disk, events, health, kill, network, policy, restart, rm, shm, start};
 
 /// The status of a process that nobody saw end: as if killed.
 const KILLED: i64 = 137;
@@ -76,9 +77,16 @@ pub(crate) async fn check(client: &Client, lock: Lock, mut record: Container) ->
             }
         },
         Status::Restarting | Status::Created | Status::Exited | Status::Dead => {
-            let (lock, record) = recover(client, lock, record).await?;
-            if record.state.status == Status::Restarting {
-                policy::ensure(client, &record)?;
+            let (lock, mut record) = recover(client, lock, record).await?;
+            match record.state.status {
+                Status::Restarting => policy::ensure(client, &record)?,
+                Status::Exited | Status::Dead if restart::is_last_end(client, &record) => {
+                    record.state.status = Status::Removing;
+                    lock.save(&record)?;
+                    rm::destroy(client, lock, record).await?;
+                    return Ok(None);
+                }
+                _ => {}
             }
             Ok(Some((lock, record)))
         }
@@ -125,14 +133,17 @@ enum How {
 }
 
 async fn how(client: &Client, record: &Container) -> Result<How> {
-    let bundle = client.paths.bundle(&record.id);
-    if !bundle.is_dir() {
-        return Ok(How::Gone(BOOTED));
-    }
     let shim = match Shim::of(record).await {
-        Err(error) if error.kind == Kind::NotFound => return Ok(How::Gone(KILLED)),
+        Err(error) if error.kind == Kind::NotFound => {
+            return Ok(How::Gone(if shim::is_anything_left(client, &record.id) { KILLED } else { BOOTED }));
+        }
         shim => shim?,
     };
+    let bundle = client.paths.bundle(&record.id);
+    if !bundle.is_dir() {
+        // Somebody removed it. The shim calls the runtime in it, and could not even end the container.
+        disk::make_private(&bundle)?;
+    }
     match shim.state("").await {
         Err(error) if error.kind == Kind::NotFound => Ok(How::Gone(KILLED)),
         // It died while it was asked.
@@ -156,7 +167,7 @@ async fn over(
     shim: Option<Shim>,
     exit: Exit,
 ) -> Result<Option<(Lock, Container)>> {
-    let booted = shim.is_none() && !client.paths.bundle(&record.id).is_dir();
+    let booted = shim.is_none() && !shim::is_anything_left(client, &record.id);
     record.state.status = Status::Exited;
     record.state.exit_code = exit.code;
     record.state.finished_at = if exit.at.is_never() { Time::now() } else { exit.at };
@@ -171,7 +182,7 @@ async fn over(
     if let Some(delay) = again {
         record.state.status = Status::Restarting;
         record.state.restart_delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-    } else if record.host_config.auto_remove {
+    } else if restart::is_last_end(client, &record) {
         record.state.status = Status::Removing;
     }
     // What is to follow is saved with the end: whoever goes on, if we are killed, could not tell it from a start that was.
@@ -198,11 +209,12 @@ async fn over(
 pub(crate) async fn clean(client: &Client, record: &mut Container, shim: Option<&Shim>) -> Result<()> {
     let id = record.id.clone();
     let by_shim = match shim {
-        Some(shim) => delete(shim).await,
+        Some(shim) => delete(shim, record).await?,
         None => false,
     };
-    if !by_shim {
-        shim::clean_up(client, &id)?;
+    // A shim that was found by the id alone, and knows of no task, may stand in the place of one that was killed.
+    if !by_shim || record.state.shim == start::NONE_YET {
+        shim::clean_up(client, record)?;
     }
     network::detach(client, record).await?;
     shm::remove(client, &id)?;
@@ -231,15 +243,18 @@ pub(crate) async fn shim_of(client: &Client, record: &Container) -> Option<Shim>
 }
 
 /// Has the shim delete its task; false if that is left to the program that cleans up after shims.
-async fn delete(shim: &Shim) -> bool {
+///
+/// # Errors
+/// It does not end although it was killed: what would be removed around it could not be removed again once it has.
+async fn delete(shim: &Shim, record: &Container) -> Result<bool> {
     match shim.delete("").await {
-        Ok(_) => true,
-        Err(error) if error.kind == Kind::NotFound => true,
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == Kind::NotFound => Ok(true),
         Err(_) => {
             // It runs: a start that failed half-way, or was killed.
             let _ = shim.kill("", nix::libc::SIGKILL).await;
-            let _ = tokio::time::timeout(kill::DYING, shim.wait("")).await;
-            shim.delete("").await.is_ok()
+            kill::death(shim, record).await?;
+            Ok(shim.delete("").await.is_ok())
         }
     }
 }
@@ -272,7 +287,8 @@ pub(crate) fn is_plausible(client: &Client, record: &Container) -> bool {
         }
         Status::Restarting => state.shim.is_empty() && policy::is_ensured(client, &record.id),
         Status::Removing => false,
-        Status::Created | Status::Exited | Status::Dead => state.shim.is_empty(),
+        Status::Created => state.shim.is_empty(),
+        Status::Exited | Status::Dead => state.shim.is_empty() && !restart::is_last_end(client, record),
     }
 }
 

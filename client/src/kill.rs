@@ -29,19 +29,32 @@ pub async fn kill(client: &Client, name: &str, signal_name: &str) -> Result<()> 
     }
     // What ends it by the user's word is not started again; SIGHUP to a server is no such word.
     let ends = number == SIGKILL || stop_signal(&record).is_ok_and(|it| it == number);
-    if ends && !record.state.stopped_by_user {
+    let said = ends && !record.state.stopped_by_user;
+    if said {
         record.state.stopped_by_user = true;
         lock.save(&record)?;
     }
-    drop(lock);
-    let shim = Shim::of(&record).await?;
-    match shim.kill("", number).await {
-        Err(error) if matches!(error.kind, Kind::NotFound | Kind::CutOff) => {
-            return Err(Error::conflict(format!("container {} has just ended", record.name)));
+    // The lock is held until it is sent, so that nobody takes its end for one by the user's word if it is not.
+    let sent = async {
+        let shim = Shim::of(&record).await?;
+        shim.kill("", number).await.map(|()| shim)
+    };
+    let shim = match sent.await {
+        Ok(shim) => shim,
+        Err(error) => {
+            // Where the shim went away it may have been sent.
+            if said && error.kind != Kind::CutOff {
+                record.state.stopped_by_user = false;
+                let _ = lock.save(&record);
+            }
+            return Err(match error.kind {
+                Kind::NotFound | Kind::CutOff => Error::conflict(format!("container {} has just ended", record.name)),
+                _ => error,
+            });
         }
-        sent => sent?,
-    }
+    };
     events::container(&client.paths, "kill", &record, &[("signal", &number.to_string())]);
+    drop(lock);
     if number == SIGKILL {
         // So that the next command sees it ended.
         death(&shim, &record).await?;

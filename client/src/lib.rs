@@ -21,11 +21,12 @@
 //!   containers/<id>/container.json       the record, replaced atomically; the directory is its own lock (flock)
 //!   containers/<id>/{hosts,hostname,resolv.conf}    what is bound over the container's
 //!   containers/<id>/<id>-json.log        docker's log, rotated
+//!   containers/<id>/{revive,restart}.lock     held by whoever is to start it again
 //!   names/<name>                         a link to the id: making it is what takes a name
 //!   imports/<key>                        the snapshot of an import that runs; locked by it
 //!   volumes/<name>/{volume.json,data}    networks/<name>.json    events.log
 //! RUN/   (0700; /run/tarectl, TARECTL_RUN; gone after a boot, as what it is about is)
-//!   containers/<id>/                     bundle, attach socket, stdin's fifo
+//!   containers/<id>/                     bundle, attach socket, stdin's fifo, a note of each exec that the shim knows of
 //!   netns/<id>                           the network namespace, bound here
 //!   shims/                               the shims' sockets
 //! ```

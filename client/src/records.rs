@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 pub(crate) use self::names::taken;
-pub use self::names::{free_name, holder, rename, take_name};
+pub use self::names::{free_name, free_names, holder, rename, take_name};
 use crate::client::Client;
 use crate::disk::{Reserve, flock, gone, make_private, private, sync};
 use crate::error::{Context, Error, Kind, Result};
@@ -152,20 +152,44 @@ pub fn load(client: &Client, id: &str) -> Result<Container> {
     read(&client.paths.container(id), id)
 }
 
-/// All records, the oldest first. One that goes away meanwhile is left out.
-///
-/// # Errors
-/// The directory or a record cannot be read.
-pub fn list(client: &Client) -> Result<Vec<Container>> {
-    let mut records = Vec::new();
-    for id in ids(client)? {
-        match load(client, &id) {
-            Err(error) if error.kind == Kind::NotFound => {}
-            record => records.push(record?),
+/// The records that there are.
+#[derive(Debug)]
+pub struct Listed {
+    /// Those that can be read, the oldest first.
+    pub records: Vec<Container>,
+    /// The ids of the others, and the sentence about each.
+    pub damaged: Vec<(String, Error)>,
+}
+
+impl Listed {
+    /// The records, if these are all: for what may be done only if no container has something.
+    ///
+    /// # Errors
+    /// One cannot be read, so that nobody knows what its container has.
+    pub fn whole(self) -> Result<Vec<Container>> {
+        match self.damaged.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(self.records),
         }
     }
-    records.sort_by(|one, other| (one.created, &one.id).cmp(&(other.created, &other.id)));
-    Ok(records)
+}
+
+/// All records. One that goes away meanwhile is left out.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn list(client: &Client) -> Result<Listed> {
+    let mut listed = Listed { records: Vec::new(), damaged: Vec::new() };
+    for id in ids(client)? {
+        match load(client, &id) {
+            Ok(record) => listed.records.push(record),
+            Err(error) if error.kind == Kind::NotFound => {}
+            Err(error) => listed.damaged.push((id, error)),
+        }
+    }
+    listed.records.sort_by(|one, other| (one.created, &one.id).cmp(&(other.created, &other.id)));
+    listed.damaged.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(listed)
 }
 
 /// The ids of all containers.
@@ -284,16 +308,20 @@ fn none(error: Error, name: &str) -> Error {
 
 fn read(directory: &Path, id: &str) -> Result<Container> {
     let path = directory.join(FILE);
-    let mut text = Vec::new();
-    let opened = File::open(&path).and_then(|file| file.take(RECORD_LIMIT).read_to_end(&mut text));
-    opened.context(|| format!("read {}", path.display())).map_err(|error| none(error, id))?;
-    let record: Container = serde_json::from_slice(&text).map_err(|error| {
+    let damaged = |why: &dyn std::fmt::Display| {
+        let (short, path) = (short(id), path.display());
         Error::failed(format!(
-            "read {}: {error}: it is damaged; tarectl rm -f {} removes the container",
-            path.display(),
-            short(id)
+            "the record of container {short} is damaged: {path}: {why}: put a copy of it back, or remove the container \
+             with tarectl rm -f {short}"
         ))
-    })?;
+    };
+    let mut text = Vec::new();
+    match File::open(&path).and_then(|file| file.take(RECORD_LIMIT).read_to_end(&mut text)) {
+        // A directory is there only as long as its record: it goes away under this name as a whole.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !directory.is_dir() => return Err(missing(id)),
+        opened => opened.map_err(|error| damaged(&error))?,
+    };
+    let record: Container = serde_json::from_slice(&text).map_err(|error| damaged(&error))?;
     if record.record_version > record::VERSION {
         return Err(Error::failed(format!(
             "{} was written by a newer tarectl (version {} of the record, this one knows {}): use that one",

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::record::{Container, Status};
 use crate::records::{self, Lock};
 use crate::shim::Shim;
-use crate::{ended, events, kill, truth, volumes};
+use crate::{ended, events, kill, start, truth, volumes};
 
 /// How.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,9 +37,9 @@ pub async fn rm(client: &Client, name: &str, options: &Options) -> Result<()> {
         )));
     }
     record.state.stopped_by_user = true;
+    let before = record.clone();
+    let runs = matches!(before.state.status, Status::Running | Status::Paused);
     record.host_config.auto_remove |= options.volumes;
-    let before = record.state.status;
-    let runs = matches!(before, Status::Running | Status::Paused);
     // From here on it is removed, be it by the next command.
     record.state.status = Status::Removing;
     lock.save(&record)?;
@@ -54,8 +54,7 @@ pub async fn rm(client: &Client, name: &str, options: &Options) -> Result<()> {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    record.state.status = before;
-                    lock.save(&record)?;
+                    lock.save(&before)?;
                     return Err(error);
                 }
             }
@@ -93,7 +92,11 @@ async fn remove_damaged(client: &Client, name: &str, error: Error) -> Result<()>
     if lock.load().is_ok() {
         return Err(error);
     }
-    let record = Container { id: id.clone(), snapshot: id.clone(), ..Container::default() };
-    crate::shim::clean_up(client, &id)?;
+    let mut record = Container { id: id.clone(), snapshot: id.clone(), ..Container::default() };
+    if client.paths.bundle(&id).is_dir() {
+        // Its shim is found by its id, and ends with it.
+        record.state.shim = start::NONE_YET.to_owned();
+    }
+    records::free_names(client, &id)?;
     destroy(client, lock, record).await
 }

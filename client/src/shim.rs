@@ -7,6 +7,9 @@
 //!
 //! The shim outlives us. What it runs at events is this very program, with the roots of this instance in its environment.
 
+mod gone;
+mod runtime;
+
 use std::io::Write;
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::Path;
@@ -25,6 +28,9 @@ use tare_proto::types::Mount;
 use tare_proto::{Any, Message, MessageField, any, runc};
 use tokio::net::UnixStream;
 
+pub use self::gone::clean_up;
+pub(crate) use self::gone::is_anything_left;
+pub(crate) use self::runtime::check as check_runtime;
 use crate::client::Client;
 use crate::error::{Context, Error, Result};
 use crate::paths;
@@ -120,7 +126,7 @@ impl Shim {
         streams: &Streams,
     ) -> Result<u32> {
         let options = runc::Options {
-            binary_name: runtime_of(client, record),
+            binary_name: runtime::of(client, record),
             root: paths::text(&client.paths.runtime()),
             ..runc::Options::default()
         };
@@ -368,31 +374,6 @@ impl Starting {
 pub fn is_alive(address: &str) -> bool {
     let path = address.strip_prefix("unix://").unwrap_or(address);
     !path.is_empty() && BlockingStream::connect(path).is_ok()
-}
-
-/// Cleans up after a shim that is gone: ends the container's processes, removes its cgroup, state and mounts.
-///
-/// # Errors
-/// The program cannot be run or fails.
-pub fn clean_up(client: &Client, id: &str) -> Result<()> {
-    let bundle = client.paths.bundle(id);
-    if !bundle.is_dir() {
-        return Ok(());
-    }
-    let what = || format!("clean up with {}", client.programs.shim.display());
-    let output = run(command(client, id, &bundle).arg("-bundle").arg(&bundle).arg("delete"), &[], &what)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(Error::failed(format!("{}: {}", what(), String::from_utf8_lossy(&output.stderr).trim())))
-}
-
-/// The runtime's program for this container.
-fn runtime_of(client: &Client, record: &Container) -> String {
-    match record.host_config.runtime.as_str() {
-        "" | "tare" => paths::text(&client.programs.runtime),
-        other => other.to_owned(),
-    }
 }
 
 fn command(client: &Client, id: &str, bundle: &Path) -> Command {

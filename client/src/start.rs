@@ -82,6 +82,7 @@ pub(crate) async fn begin(client: &Client, lock: Lock, mut record: Container, ro
 
 async fn make(client: &Client, lock: &Lock, record: &mut Container, root: Option<Prepared>) -> Result<Shim> {
     let id = record.id.clone();
+    shim::check_runtime(client, record)?;
     let bundle = client.paths.bundle(&id);
     disk::make_private(&bundle)?;
     if record.config.open_stdin {
@@ -214,7 +215,8 @@ pub(crate) fn command_failure(program: &str, error: Error) -> Error {
     if !error.message.contains(&format!("{program:?}")) && !error.message.contains(&format!(" {program}:")) {
         return error;
     }
-    let kind = if says("executable file not found") || says("no such file or directory") {
+    // Also below a file there is nothing.
+    let kind = if says("executable file not found") || says("no such file or directory") || says("not a directory") {
         Kind::CommandNotFound
     } else if says("permission denied") || says("is a directory") || says("exec format error") {
         Kind::CannotRun
@@ -302,6 +304,8 @@ mod tests {
             (r#"exec: "nope": stat nope: no such file or directory: unknown"#, Kind::CommandNotFound),
             (r#"run program "nope": permission denied"#, Kind::CannotRun),
             (r#"run program "nope": is a directory"#, Kind::CannotRun),
+            (r#"run program "nope": permission denied; it is a directory"#, Kind::CannotRun),
+            (r#"run program "nope": not a directory"#, Kind::CommandNotFound),
             (r#"mount "/data": no such file or directory"#, Kind::Failed),
             ("the runtime takes too long", Kind::Failed),
         ] {

@@ -36,28 +36,37 @@ pub async fn stop(client: &Client, name: &str, seconds: Option<i64>, signal: Opt
         None => kill::stop_signal(&record)?,
     };
     let seconds = seconds.or(record.config.stop_timeout).unwrap_or(PATIENCE);
-    record.state.stopped_by_user = true;
+    let said = std::mem::replace(&mut record.state.stopped_by_user, true);
     lock.save(&record)?;
+    let shim = match Shim::of(&record).await {
+        Err(error) if error.kind == Kind::NotFound => None,
+        shim => Some(shim?),
+    };
+    if let Some(shim) = &shim
+        && let Err(error) = send(shim, first).await
+    {
+        // It goes on, and its end will be none by the user's word.
+        record.state.stopped_by_user = said;
+        let _ = lock.save(&record);
+        return Err(error);
+    }
+    let tell = |number: i32| {
+        events::container(&client.paths, "kill", &record, &[("signal", &number.to_string())]);
+    };
+    if shim.is_some() {
+        tell(first);
+    }
     // Not held while it ends: its end is recorded by whoever comes first.
     drop(lock);
-    match Shim::of(&record).await {
-        Err(error) if error.kind == Kind::NotFound => {}
-        shim => {
-            let shim = shim?;
-            let tell = |number: i32| {
-                events::container(&client.paths, "kill", &record, &[("signal", &number.to_string())]);
-            };
-            tell(first);
-            send(&shim, first).await?;
-            if record.state.status == Status::Paused {
-                // What is frozen does not hear.
-                let _ = shim.resume().await;
-            }
-            if !ends(&shim, seconds).await {
-                tell(SIGKILL);
-                send(&shim, SIGKILL).await?;
-                kill::death(&shim, &record).await?;
-            }
+    if let Some(shim) = shim {
+        if record.state.status == Status::Paused {
+            // What is frozen does not hear.
+            let _ = shim.resume().await;
+        }
+        if !ends(&shim, seconds).await {
+            send(&shim, SIGKILL).await?;
+            tell(SIGKILL);
+            kill::death(&shim, &record).await?;
         }
     }
     ended::settle(client, &record.id).await?;

@@ -6,7 +6,7 @@
 use crate::client::Client;
 use crate::error::{Kind, Result};
 use crate::record::{Container, Status};
-use crate::records::{self, Lock};
+use crate::records::{self, Listed, Lock};
 use crate::{ended, import};
 
 /// The container that a user means, as it is.
@@ -21,15 +21,17 @@ pub async fn find(client: &Client, name_or_id: &str) -> Result<Container> {
     hold(client, name_or_id).await.map(|(_, record)| record)
 }
 
-/// All containers as they are, the oldest first. Those that another command is at are shown as their records have them.
+/// All containers as they are, the oldest first, and those that nothing is known of. Those that another command is at are shown as
+/// their records have them.
 ///
 /// # Errors
-/// The records cannot be read.
-pub async fn list(client: &Client) -> Result<Vec<Container>> {
+/// The records cannot be listed.
+pub async fn list(client: &Client) -> Result<Listed> {
     records::sweep(client)?;
     import::sweep(client).await?;
     let mut found = Vec::new();
-    for record in records::list(client)? {
+    let Listed { records, mut damaged } = records::list(client)?;
+    for record in records {
         if ended::is_plausible(client, &record) {
             found.push(record);
             continue;
@@ -50,20 +52,20 @@ pub async fn list(client: &Client) -> Result<Vec<Container>> {
                 Err(_) => found.extend(records::load(client, &id).ok()),
             },
             Err(error) if error.kind == Kind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => damaged.push((id, error)),
         }
     }
-    Ok(found)
+    Ok(Listed { records: found, damaged })
 }
 
 /// Those containers for which this holds, as they are when whoever is at one is done: for what may go only if nobody has it. What is
 /// just being made has it already.
 ///
 /// # Errors
-/// The records cannot be read.
+/// A record cannot be read: it may be that of one of them.
 pub async fn users(client: &Client, of: impl Fn(&Container) -> bool) -> Result<Vec<Container>> {
     let mut found = Vec::new();
-    for record in records::list(client)?.into_iter().filter(of) {
+    for record in records::list(client)?.whole()?.into_iter().filter(of) {
         match find(client, &record.id).await {
             Ok(record) => found.push(record),
             Err(error) if error.kind == Kind::NotFound => {}

@@ -47,7 +47,8 @@ pub(super) async fn version(client: &Client, args: Formatted) -> Result<u8> {
 
 /// `info`: docker's fields, as far as there is something to say.
 pub(super) async fn info(client: &Client, args: Formatted) -> Result<u8> {
-    let containers = truth::list(client).await?;
+    let crate::records::Listed { records: containers, damaged } = truth::list(client).await?;
+    let code = output::lacking(&damaged);
     let count = |status: Status| containers.iter().filter(|it| it.state.status == status).count();
     let store = store(client).await?;
     let images = crate::image::list::rows(client, &crate::image::list::Options::default()).await?;
@@ -72,9 +73,9 @@ pub(super) async fn info(client: &Client, args: Formatted) -> Result<u8> {
         "Name": text(machine.nodename()),
     });
     if let Some(text) = formatted(&args.format, &value)? {
-        return output::line(&text).map(|()| 0);
+        return output::line(&text).map(|()| code);
     }
-    output::text(&lines(&value, memory)).map(|()| 0)
+    output::text(&lines(&value, memory)).map(|()| code)
 }
 
 fn lines(value: &Value, memory: u64) -> String {

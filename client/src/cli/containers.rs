@@ -247,18 +247,30 @@ pub(super) async fn prune(client: &Client, args: Prune) -> Result<u8> {
     if !args.force && !confirmed(&["all containers that do not run"])? {
         return Ok(0);
     }
-    let (removed, bytes) = pruned(client, &filters).await?;
+    let Pruned { removed, bytes, damaged } = pruned(client, &filters).await?;
+    let code = output::lacking(&damaged);
     if !removed.is_empty() {
         output::text(&format!("Deleted Containers:\n{}\n\n", removed.join("\n")))?;
     }
-    reclaimed(bytes)
+    reclaimed(bytes).map(|_| code)
 }
 
-/// Removes those that do not run; their ids, and the bytes that are free now.
-pub(super) async fn pruned(client: &Client, filters: &Filters) -> Result<(Vec<String>, u64)> {
+/// What a prune of containers did.
+pub(super) struct Pruned {
+    /// The ids of those that are gone.
+    pub(super) removed: Vec<String>,
+    /// That are free now.
+    pub(super) bytes: u64,
+    /// Those that stay, since nobody knows whether they run.
+    pub(super) damaged: Vec<(String, Error)>,
+}
+
+/// Removes those that do not run.
+pub(super) async fn pruned(client: &Client, filters: &Filters) -> Result<Pruned> {
     let until = filters.values("until").last().map(|it| Time::parse(it)).transpose()?;
     let (mut removed, mut bytes) = (Vec::new(), 0);
-    for record in truth::list(client).await? {
+    let records::Listed { records, damaged } = truth::list(client).await?;
+    for record in records {
         let ends = matches!(record.state.status, Status::Created | Status::Exited | Status::Dead);
         if !ends || until.is_some_and(|it| record.created >= it) || !filters.labels(&record.config.labels) {
             continue;
@@ -274,5 +286,5 @@ pub(super) async fn pruned(client: &Client, filters: &Filters) -> Result<(Vec<St
             Err(error) => return Err(error),
         }
     }
-    Ok((removed, bytes))
+    Ok(Pruned { removed, bytes, damaged })
 }

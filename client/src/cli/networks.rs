@@ -84,7 +84,9 @@ fn is_predefined(network: &Network) -> bool {
 
 /// The names of networks that containers have.
 async fn users(client: &Client) -> Result<Vec<String>> {
-    Ok(truth::users(client, |_| true).await?.into_iter().flat_map(|it| it.networks.into_keys()).collect())
+    let all = truth::users(client, |_| true).await;
+    let all = all.map_err(|error| error.within("it is not known which networks are in use"))?;
+    Ok(all.into_iter().flat_map(|it| it.networks.into_keys()).collect())
 }
 
 /// `network inspect`.

@@ -35,6 +35,12 @@ pub(super) fn complain(error: &Error) {
     let _ = writeln!(io::stderr(), "tarectl: {}", error.message);
 }
 
+/// Tells of the containers that a list lacks, whose records cannot be read; the status that the command ends with.
+pub(super) fn lacking(damaged: &[(String, Error)]) -> u8 {
+    damaged.iter().for_each(|(_, error)| complain(error));
+    damaged.first().map_or(0, |(_, error)| error.exit_code())
+}
+
 /// Does something with each of several things; those that fail are told of and do not keep the others from theirs.
 pub(super) async fn each(names: &[String], mut act: impl AsyncFnMut(&str) -> Result<()>) -> Result<u8> {
     let mut code = 0;

@@ -40,16 +40,17 @@ const HEADINGS: &[(&str, &str)] = &[
     ("SIZE", "Size"),
 ];
 
-/// Lists containers.
+/// Lists containers; what cannot be read is told of, and makes the status.
 pub(super) async fn run(client: &Client, args: Ps) -> Result<u8> {
     let format = Format::parse(&args.format)?;
     let filters = Filters::parse(&args.filter, &KNOWN)?;
-    let mut all = truth::list(client).await?;
+    let records::Listed { records: mut all, damaged } = truth::list(client).await?;
+    let code = output::lacking(&damaged);
     all.reverse();
     let chosen = chosen(all, &args, &filters)?;
     if args.quiet {
         let ids: String = chosen.iter().map(|it| format!("{}\n", id(it, args.no_trunc))).collect();
-        return output::text(&ids).map(|()| 0);
+        return output::text(&ids).map(|()| code);
     }
     let mut rows = Vec::with_capacity(chosen.len());
     for record in &chosen {
@@ -68,7 +69,7 @@ pub(super) async fn run(client: &Client, args: Ps) -> Result<u8> {
     if args.size {
         columns.push(("SIZE", "Size"));
     }
-    output::text(&format.list(&columns, HEADINGS, &rows)?).map(|()| 0)
+    output::text(&format.list(&columns, HEADINGS, &rows)?).map(|()| code)
 }
 
 /// Those that are asked for; the newest first.

@@ -1,5 +1,7 @@
 //! What clap finds wrong, as one sentence with its remedy.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::error::Error;
@@ -41,6 +43,13 @@ pub(super) fn of(error: &clap::Error, name: &str, usage: &str) -> Error {
             _ => format!("{flag} cannot be {value:?}: {lists}"),
         },
         ErrorKind::ValueValidation => match std::error::Error::source(error) {
+            // The standard library's words tell of digits and types.
+            Some(cause) if let Some(cause) = cause.downcast_ref::<ParseIntError>() => match cause.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => {
+                    format!("{program}: {flag} cannot be {value:?}, which is out of all bounds: give a smaller number")
+                }
+                _ => format!("{program}: {flag} cannot be {value:?}, which is no whole number: give one, as in 10"),
+            },
             Some(cause) => format!("{flag} cannot be {value:?}: {cause}"),
             None => format!("{flag} cannot be {value:?}: {lists}"),
         },

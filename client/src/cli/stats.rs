@@ -13,8 +13,9 @@ use super::output::{self, Format};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
 use crate::record::{Container, Status};
+use crate::records::{self, Listed};
 use crate::shim::Shim;
-use crate::{records, truth, units};
+use crate::{truth, units};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -36,12 +37,14 @@ pub(super) async fn run(client: &Client, args: Stats) -> Result<u8> {
     for name in &args.containers {
         truth::find(client, name).await?;
     }
-    let mut before = look(client, &args).await?;
+    let (mut before, damaged) = look(client, &args).await?;
+    // Once: what is shown is shown anew each time.
+    let code = output::lacking(&damaged);
     let clears = !args.no_stream && matches!(format, Format::Table | Format::TableOf(..));
     loop {
         // Shares of CPU time are of the time between two looks.
         tokio::time::sleep(INTERVAL).await;
-        let now = look(client, &args).await?;
+        let (now, _) = look(client, &args).await?;
         let rows: Vec<Value> = now
             .iter()
             .map(|it| row(it, before.iter().find(|old| old.record.id == it.record.id), args.no_trunc))
@@ -51,7 +54,7 @@ pub(super) async fn run(client: &Client, args: Stats) -> Result<u8> {
         let clear = |text: &str| format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"));
         output::text(&if clears { clear(&table) } else { table })?;
         if args.no_stream {
-            return Ok(0);
+            return Ok(code);
         }
         before = now;
     }
@@ -63,8 +66,9 @@ struct Seen {
     sample: Option<Sample>,
 }
 
-async fn look(client: &Client, args: &Stats) -> Result<Vec<Seen>> {
-    let mut wanted = Vec::new();
+/// Those that are asked for, and what is wrong with those that may be among them.
+async fn look(client: &Client, args: &Stats) -> Result<(Vec<Seen>, Vec<(String, Error)>)> {
+    let (mut wanted, mut damaged) = (Vec::new(), Vec::new());
     for name in &args.containers {
         match truth::find(client, name).await {
             Ok(record) => wanted.push(record),
@@ -74,7 +78,7 @@ async fn look(client: &Client, args: &Stats) -> Result<Vec<Seen>> {
         }
     }
     if args.containers.is_empty() {
-        wanted = truth::list(client).await?;
+        Listed { records: wanted, damaged } = truth::list(client).await?;
         wanted.reverse();
         wanted.retain(|it| args.all || it.state.pid > 0);
     }
@@ -96,7 +100,7 @@ async fn look(client: &Client, args: &Stats) -> Result<Vec<Seen>> {
         };
         all.push(Seen { record, sample });
     }
-    Ok(all)
+    Ok((all, damaged))
 }
 
 async fn sample_of(record: Container) -> Result<Sample> {

@@ -14,8 +14,9 @@ use crate::client::Client;
 use crate::error::{Context, Error, Result};
 use crate::image::{list, prune};
 use crate::record::Container;
+use crate::records::{self, Listed};
 use crate::volumes::Volume;
-use crate::{network, records, truth, units, volumes};
+use crate::{network, truth, units, volumes};
 
 /// `system df`.
 pub(super) async fn df(client: &Client, args: Df) -> Result<u8> {
@@ -24,8 +25,9 @@ pub(super) async fn df(client: &Client, args: Df) -> Result<u8> {
         return Err(Error::usage("--verbose has tables of its own: leave it or --format out"));
     }
     let seen = Seen::look(client).await?;
+    let code = output::lacking(&seen.damaged);
     if args.verbose {
-        return output::text(&seen.tables()?).map(|()| 0);
+        return output::text(&seen.tables()?).map(|()| code);
     }
     let columns = [
         ("TYPE", "Type"),
@@ -34,7 +36,7 @@ pub(super) async fn df(client: &Client, args: Df) -> Result<u8> {
         ("SIZE", "Size"),
         ("RECLAIMABLE", "Reclaimable"),
     ];
-    output::text(&format.list(&columns, &[], &seen.rows())?).map(|()| 0)
+    output::text(&format.list(&columns, &[], &seen.rows())?).map(|()| code)
 }
 
 /// Everything that takes disk.
@@ -45,12 +47,16 @@ struct Seen {
     volumes: Vec<(Volume, u64)>,
     /// Volume and container.
     used: Vec<(String, String)>,
+    /// Containers of which nothing is known.
+    damaged: Vec<(String, Error)>,
 }
 
 impl Seen {
     async fn look(client: &Client) -> Result<Self> {
         let mut containers = Vec::new();
-        for record in truth::list(client).await? {
+        let Listed { records, damaged } = truth::list(client).await?;
+        let used = volumes::users(&records);
+        for record in records {
             let size = size::of(client, &record).await?;
             containers.push((record, size));
         }
@@ -63,7 +69,7 @@ impl Seen {
             .map(|it| (cli_volumes::size(&it.mountpoint), it))
             .map(|(size, it)| (it, size))
             .collect();
-        Ok(Self { containers, images, store, volumes, used: volumes::in_use(client).await? })
+        Ok(Self { containers, images, store, volumes, used, damaged })
     }
 
     fn rows(&self) -> Vec<Value> {
@@ -169,12 +175,17 @@ pub(super) async fn prune(client: &Client, args: SystemPrune) -> Result<u8> {
     if !args.force && !confirmed(&what)? {
         return Ok(0);
     }
-    let (removed, mut bytes) = containers::pruned(client, &filters).await?;
+    let containers::Pruned { removed, mut bytes, damaged } = containers::pruned(client, &filters).await?;
     let told = |title: &str, lines: &[String]| {
         if lines.is_empty() { Ok(()) } else { output::text(&format!("{title}:\n{}\n\n", lines.join("\n"))) }
     };
     told("Deleted Containers", &removed)?;
     told("Deleted Networks", &network::prune(client, &networks::wanted(&args.filter)?).await?)?;
+    if !damaged.is_empty() {
+        // Nothing else may go: a container of which nothing is known may have any volume and any image.
+        let code = output::lacking(&damaged);
+        return reclaimed(bytes).map(|_| code);
+    }
     if args.volumes {
         let pruned = volumes::prune(client, &volumes::Filter::parse(&args.filter)?, true).await?;
         bytes += pruned.bytes;

@@ -4,7 +4,7 @@
 //! at once.
 
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tare_proto::MessageField;
 use tare_proto::store::{ExportRequest, ImageResult, ImportOptions, ImportRequest};
@@ -72,7 +72,7 @@ async fn to(client: &Client, request: &ExportRequest, out: &mut dyn Write) -> Re
 /// It is no archive of images, or cannot be read.
 pub async fn load(client: &Client, input: Option<&Path>, quiet: bool, out: &mut dyn Write) -> Result<()> {
     // The store's sentence would not say that it is the store that looks.
-    let full = input.map(|path| path.canonicalize().context(|| format!("open {}", path.display()))).transpose()?;
+    let full = input.map(source).transpose()?;
     if full.is_none() && io::stdin().is_terminal() {
         return Err(Error::usage(
             "load reads an archive, which a terminal cannot give: name a file with -i, or redirect standard input",
@@ -85,12 +85,26 @@ pub async fn load(client: &Client, input: Option<&Path>, quiet: bool, out: &mut 
     for image in kept {
         dangling::settle(client, Some(image)).await?;
     }
-    let images = loaded?;
+    let images = loaded.map_err(|error| match input {
+        Some(path) => error.within(format!("load {}", path.display())),
+        None => error,
+    })?;
     for image in &images {
         said(out, &line(image))?;
         events::other(&client.paths, "image", "load", &image.config, &[("name", &familiar(&image.name))]);
     }
     Ok(())
+}
+
+/// What is given with -i, from wherever the store runs.
+fn source(path: &Path) -> Result<PathBuf> {
+    const REMEDY: &str = "give -i a file that docker save or tarectl save wrote, or the directory of an OCI layout";
+    let wrong = |why: &dyn std::fmt::Display| Error::usage(format!("load {path:?}: {why}: {REMEDY}"));
+    let full = path.canonicalize().map_err(|error| wrong(&error))?;
+    if full.is_dir() && !full.join("oci-layout").is_file() {
+        return Err(wrong(&"this directory is no OCI layout, it has no file oci-layout"));
+    }
+    Ok(full)
 }
 
 /// As docker says it.

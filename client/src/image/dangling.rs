@@ -36,9 +36,12 @@ pub(super) async fn keep(client: &Client, name: &str) -> Result<Option<Kept>> {
     Ok(Some(Kept { image, made }))
 }
 
-/// Keeps what containers were made of, as far as it is here.
+/// Keeps what containers were made of, as far as it is here. A container whose record cannot be read may have been made of any image.
 pub(super) async fn keep_used(client: &Client) -> Result<Vec<Kept>> {
-    let used: HashSet<String> = records::list(client)?.into_iter().map(|it| it.image.name).collect();
+    let used: HashSet<String> = match records::list(client)?.whole() {
+        Ok(records) => records.into_iter().map(|it| it.image.name).collect(),
+        Err(_) => resolve::list(client).await?.into_iter().map(|it| it.name).collect(),
+    };
     let mut kept = Vec::new();
     for name in used.iter().filter(|it| !is_nameless(it)) {
         kept.extend(keep(client, name).await?);

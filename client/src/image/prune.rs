@@ -3,7 +3,7 @@
 use tare_proto::images::Image as Named;
 use tare_proto::store::CollectRequest;
 
-use super::remove::{Held, gone, take_names};
+use super::remove::{Held, gone, take_names, unknown};
 use super::{Image, dangling, layers, resolve};
 use crate::client::Client;
 use crate::error::{Context, Error, Result};
@@ -38,7 +38,7 @@ pub struct Pruned {
 /// A filter cannot be read, or the store failed; what went until then is gone.
 pub async fn prune(client: &Client, options: &Options) -> Result<Pruned> {
     let wanted = Wanted::read(&options.filters)?;
-    let used = truth::users(client, |_| true).await?;
+    let used = truth::users(client, |_| true).await.map_err(unknown)?;
     let named = resolve::list(client).await?;
     let mut removed = Vec::new();
     let mut lines = Vec::new();

@@ -176,6 +176,11 @@ pub(super) async fn gone(client: &Client, image: &Image, chain: &[String]) -> Re
     Ok(lines)
 }
 
+/// One may be that of the container about which nothing is known.
+pub(super) fn unknown(error: Error) -> Error {
+    error.within("it is not known which images are in use")
+}
+
 /// Finds what hangs on an image.
 async fn held(client: &Client, image: Image) -> Result<Held> {
     let same: BTreeSet<String> = resolve::all(client, "")
@@ -187,7 +192,7 @@ async fn held(client: &Client, image: Image) -> Result<Held> {
         .collect();
     let mut names = resolve::list(client).await?;
     names.retain(|it| same.contains(&it.target.digest));
-    let users = truth::users(client, |it| it.image.id == image.id).await?;
+    let users = truth::users(client, |it| it.image.id == image.id).await.map_err(unknown)?;
     Ok(Held { image, names, users })
 }
 

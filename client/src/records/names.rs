@@ -95,6 +95,19 @@ pub fn free_name(client: &Client, name: &str, id: &str) -> Result<()> {
     }
 }
 
+/// Gives back the names of a container whose record does not tell them.
+///
+/// # Errors
+/// A link cannot be removed.
+pub fn free_names(client: &Client, id: &str) -> Result<()> {
+    let Ok(entries) = fs::read_dir(client.paths.names()) else { return Ok(()) };
+    let leads_to_it = |it: &fs::DirEntry| fs::read_link(it.path()).is_ok_and(|target| target.as_os_str() == id);
+    for link in entries.flatten().filter(leads_to_it) {
+        free_name(client, &link.file_name().to_string_lossy(), id)?;
+    }
+    Ok(())
+}
+
 /// Somebody else has it.
 pub(crate) fn taken(name: &str, by: &str) -> Error {
     Error::conflict(format!(

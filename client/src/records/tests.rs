@@ -27,7 +27,7 @@ fn a_container_is_found_by_name_id_and_beginning() {
     for word in ["", "nobody", "ff", "../web", "a/b"] {
         assert_eq!(find(&client, word).unwrap_err().kind, Kind::NotFound, "{word}");
     }
-    assert_eq!(list(&client).unwrap().len(), 2);
+    assert_eq!(list(&client).unwrap().whole().unwrap().len(), 2);
 }
 
 #[test]

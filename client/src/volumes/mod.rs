@@ -250,24 +250,28 @@ pub fn size(directory: &Path) -> Result<u64> {
 }
 
 /// Which containers have which volume: (volume, container's id). What was left of one by a killed command is gone then.
-///
-/// # Errors
-/// The records cannot be read.
-pub async fn in_use(client: &Client) -> Result<Vec<(String, String)>> {
-    Ok(users(&truth::list(client).await?))
+async fn in_use(client: &Client) -> Result<Vec<(String, String)>> {
+    truth::list(client).await?.whole().map(|all| users(&all)).map_err(unknown)
 }
 
 /// Ends what a killed command left of containers with volumes. Without our lock: it is taken there.
 async fn settle(client: &Client) -> Result<()> {
-    truth::users(client, |it| volumes_of(it).next().is_some()).await.map(drop)
+    truth::users(client, |it| volumes_of(it).next().is_some()).await.map(drop).map_err(unknown)
 }
 
 /// The same as the records have it, for who holds a lock that whoever settles a container may wait for.
 fn recorded(client: &Client) -> Result<Vec<(String, String)>> {
-    records::list(client).map(|all| users(&all))
+    records::list(client)?.whole().map(|all| users(&all)).map_err(unknown)
 }
 
-fn users(all: &[Container]) -> Vec<(String, String)> {
+/// One may be that of the container about which nothing is known.
+fn unknown(error: Error) -> Error {
+    error.within("it is not known which volumes are in use")
+}
+
+/// Which of these containers have which volume: (volume, container's id).
+#[must_use]
+pub fn users(all: &[Container]) -> Vec<(String, String)> {
     all.iter().flat_map(|it| volumes_of(it).map(|name| (name.to_owned(), it.id.clone()))).collect()
 }
 

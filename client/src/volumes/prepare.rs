@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::{fill, load, lock, make, recorded, volumes_of};
+use super::{fill, load, lock, make, users, volumes_of};
 use crate::client::Client;
 use crate::error::{Context, Error, Kind, Result};
 use crate::record::{Container, Map, Mount, MountSpec};
@@ -51,7 +51,8 @@ pub async fn prepare(client: &Client, record: &mut Container, root: BorrowedFd<'
     Ok(())
 }
 
-/// Removes the volumes without a name that this container has and no other. That one is gone already is as well.
+/// Removes the volumes without a name that this container has and no other. That one is gone already is as well. While another container's
+/// record cannot be read they stay, for a later prune: it may have them too, and this container is to go all the same.
 ///
 /// # Errors
 /// One cannot be removed.
@@ -61,7 +62,8 @@ pub async fn remove_anonymous(client: &Client, record: &Container) -> Result<()>
         return Ok(());
     }
     let _lock = lock(client)?;
-    let used = recorded(client)?;
+    let Ok(all) = records::list(client)?.whole() else { return Ok(()) };
+    let used = users(&all);
     for name in mine {
         let by_others = used.iter().any(|(volume, container)| volume == name && *container != record.id);
         if !by_others && load(client, name)?.is_some_and(|it| it.anonymous) {

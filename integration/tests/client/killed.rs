@@ -218,15 +218,15 @@ fn a_container_that_is_killed_from_outside() {
 }
 
 /// A runtime that stops at a command for which there is a file `hold-<command>`.
-struct Holding {
+pub(crate) struct Holding {
     directory: std::path::PathBuf,
-    program: String,
+    pub(crate) program: String,
     /// Open in both directions, so that neither side waits for the other to open it.
     go: fs::File,
 }
 
 impl Holding {
-    fn new(world: &World, name: &str) -> Self {
+    pub(crate) fn new(world: &World, name: &str) -> Self {
         let directory = world.dir.join(format!("holding-{name}"));
         fs::create_dir(&directory).unwrap();
         let go = directory.join("go");
@@ -245,19 +245,19 @@ impl Holding {
     }
 
     /// Stops the next run of this command.
-    fn hold(&self, command: &str) {
+    pub(crate) fn hold(&self, command: &str) {
         fs::write(self.directory.join(format!("hold-{command}")), "").unwrap();
     }
 
     /// Waits until it is there.
-    fn reached(&self) {
+    pub(crate) fn reached(&self) {
         let reached = self.directory.join("reached");
         wait::file(&reached, |_| true);
         fs::remove_file(reached).unwrap();
     }
 
     /// Lets it go on.
-    fn go(&mut self) {
+    pub(crate) fn go(&mut self) {
         self.go.write_all(b"\n").unwrap();
     }
 }
@@ -377,7 +377,38 @@ fn a_commit_that_is_ended_lets_the_container_go_on() {
         let ingests = world.dir.join("store/content/ingests");
         wait::until("the store has let it be", || fs::read_dir(&ingests).unwrap().count() == 0);
     }
+    // What nohup has it ignore is none of them.
+    let mut commit = world.program("sh".as_ref());
+    commit.args(["-c", "trap '' HUP; exec \"$0\" commit big image"]).arg(crate::harness::tarectl());
+    let commit = commit.stderr(Stdio::piped()).spawn().unwrap();
+    world.until("big", ".State.Status", "paused");
+    let status = fs::read_to_string(format!("/proc/{}/status", commit.id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    assert_eq!(u64::from_str_radix(ignored.trim(), 16).unwrap() & 1, 1, "{status}");
+    for signal in [Signal::SIGHUP, Signal::SIGTERM] {
+        kill(Pid::from_raw(commit.id().cast_signed()), signal).unwrap();
+    }
+    let said = String::from_utf8_lossy(&commit.wait_with_output().unwrap().stderr).into_owned();
+    assert_eq!(said, "tarectl: commit big: interrupted by SIGTERM\n");
     world.ok(&["rm", "-f", "big"]);
+    world.assert_empty();
+}
+
+/// Somebody else lets the container go on, or ends it, while it is read: the image is made all the same, and has its name.
+#[test]
+fn a_commit_does_not_need_the_container_to_stand_still() {
+    let world = World::new();
+    for words in [&["unpause", "large"][..], &["kill", "large"]] {
+        world.ok(&["run", "-d", "--name", "large", BUSYBOX, "sh", "-c", "truncate -s 512M /file; exec sleep 1000"]);
+        wait::until("the file is there", || world.run(&["exec", "large", "test", "-s", "/file"]).code == Some(0));
+        let commit = world.spawn(&["commit", "large", words[0]]);
+        world.until("large", ".State.Status", "paused");
+        world.ok(words);
+        let (code, out, errors) = finish(commit);
+        assert_eq!((code, errors.as_str()), (0, ""), "{words:?}: {out}");
+        assert_eq!(world.ok(&["images", "--format", "{{.Repository}}", words[0]]), words[0]);
+        world.ok(&["rm", "-f", "large"]);
+    }
     world.assert_empty();
 }
 
@@ -385,12 +416,16 @@ fn a_commit_that_is_ended_lets_the_container_go_on() {
 #[test]
 fn what_does_not_die_is_not_waited_for_for_ever() {
     let world = World::new();
-    world.ok(&["run", "-d", "--name", "victim", BUSYBOX, "sh", "-c", "sleep 1000 & wait"]);
-    let first = world.field("victim", ".State.Pid");
-    let children = || fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
-    wait::until("it has a child", || !children().is_empty());
-    let child = Pid::from_raw(children().trim().parse().unwrap());
-    ptrace::seize(child, ptrace::Options::empty()).expect("trace a process of the container");
+    let id = world.ok(&["run", "-d", "--name", "victim", BUSYBOX, "sh", "-c", "sleep 1000 & wait"]);
+    let traced = || {
+        let first = world.field("victim", ".State.Pid");
+        let children = || fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+        wait::until("it has a child", || !children().is_empty());
+        let child = Pid::from_raw(children().trim().parse().unwrap());
+        ptrace::seize(child, ptrace::Options::empty()).expect("trace a process of the container");
+        child
+    };
+    let child = traced();
     let refused = |words: &[&str]| {
         let said = world.refused(words);
         assert!(said.contains("container victim was killed 10 s ago and has not ended"), "{words:?}: {said}");
@@ -399,11 +434,22 @@ fn what_does_not_die_is_not_waited_for_for_ever() {
         scope.spawn(|| refused(&["kill", "victim"]));
         scope.spawn(|| refused(&["stop", "-t", "0", "victim"]));
     });
-    refused(&["rm", "-f", "victim"]);
+    refused(&["rm", "-f", "-v", "victim"]);
+    // It is what it was.
     assert_eq!(world.field("victim", ".State.Status"), "running");
+    assert_eq!(world.field("victim", ".HostConfig.AutoRemove"), "false");
     assert_eq!(waitpid(child, None), Ok(WaitStatus::Signaled(child, Signal::SIGKILL, false)));
     world.until("victim", ".State.Status", "exited");
-    world.ok(&["rm", "victim"]);
+    // A removal that was killed over it is gone on with, and comes no further before it has ended.
+    world.ok(&["start", "victim"]);
+    let child = traced();
+    let mut removes = world.spawn(&["rm", "-f", "victim"]);
+    wait::file(&world.dir.join("root/containers").join(&id).join("container.json"), |it| it.contains("\"removing\""));
+    removes.kill().unwrap();
+    removes.wait().unwrap();
+    refused(&["rm", "victim"]);
+    assert_eq!(waitpid(child, None), Ok(WaitStatus::Signaled(child, Signal::SIGKILL, false)));
+    wait::until("it is removed", || world.ok(&["ps", "-aq"]).is_empty());
     world.assert_empty();
 }
 

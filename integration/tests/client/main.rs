@@ -6,7 +6,9 @@
 #![allow(clippy::disallowed_methods)]
 
 mod apparmor;
+mod damaged;
 mod dockers;
+mod execs;
 mod face;
 mod files;
 mod full;

@@ -1,6 +1,7 @@
 //! `--restart` policies, and `boot`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -8,7 +9,8 @@ use integration::world::systemd;
 use integration::{skip, wait};
 use nix::sys::signal::{Signal, kill};
 
-use crate::harness::{BUSYBOX, World, until_gone};
+use crate::harness::{BUSYBOX, World, finish, until_gone};
+use crate::killed::Holding;
 
 #[test]
 fn a_failure_is_tried_again_so_often() {
@@ -85,6 +87,80 @@ fn what_waits_to_be_restarted_is_shown_and_can_be_ended() {
     world.assert_idle();
 }
 
+/// `restart` of one with --rm, whose client is killed before the end, or between the end and the start.
+#[test]
+fn a_restart_that_is_killed_leaves_what_is_removed_at_its_end() {
+    let world = World::new();
+    let kill_it = |child: std::process::Child| {
+        let mut child = child;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    let stubborn = [BUSYBOX, "sh", "-c", "trap '' TERM; while :; do sleep 1; done"];
+    world.ok(&[&["run", "-d", "--rm", "--name", "victim"][..], &stubborn].concat());
+    let restarts = world.spawn(&["restart", "-t", "-1", "victim"]);
+    let events = world.dir.join("root/events.log");
+    wait::file(&events, |text| text.contains("\"Action\":\"kill\""));
+    assert_eq!(world.field("victim", ".HostConfig.AutoRemove"), "true");
+    kill_it(restarts);
+    world.ok(&["kill", "victim"]);
+    assert_eq!(world.ok(&["ps", "-aq"]), "");
+    world.assert_empty();
+
+    let mut runtime = Holding::new(&world, "restart");
+    let run = ["run", "-d", "--rm", "--name", "victim", "--runtime", &runtime.program];
+    world.ok(&[&run[..], &[BUSYBOX, "sleep", "1000"]].concat());
+    runtime.hold("create");
+    let restarts = world.spawn(&["restart", "-t", "0", "victim"]);
+    runtime.reached();
+    // It is kept as long as somebody is to start it.
+    assert_eq!(world.ok(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]), "victim exited");
+    kill_it(restarts);
+    runtime.go();
+    wait::until("it is removed", || world.ok(&["ps", "-aq"]).is_empty());
+    world.assert_empty();
+
+    // Two at once take turns, and it is removed at the end after them.
+    world.ok(&["run", "-d", "--rm", "--name", "victim", BUSYBOX, "sleep", "1000"]);
+    let both = [0, 0].map(|_| world.spawn(&["restart", "-t", "0", "victim"]));
+    for restart in both {
+        assert_eq!(finish(restart).0, 0);
+    }
+    world.ok(&["stop", "-t", "0", "victim"]);
+    assert_eq!(world.ok(&["ps", "-aq"]), "");
+    world.assert_empty();
+}
+
+/// Only what the user has really ended is not started again.
+#[test]
+fn a_signal_that_was_not_sent_is_no_word_of_the_users() {
+    let world = World::new();
+    let (program, fails) = (world.dir.join("runtime"), world.dir.join("fails"));
+    let text = format!(
+        "#!/bin/sh\nfor word; do [ $word = kill ] && [ -e {} ] && exit 1; done\nexec {} \"$@\"\n",
+        fails.display(),
+        integration::under_test().display()
+    );
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let words = ["run", "-d", "--name", "web", "--restart", "always", "--runtime", program.to_str().unwrap()];
+    world.ok(&[&words[..], &[BUSYBOX, "sleep", "1000"]].concat());
+    fs::write(&fails, "").unwrap();
+    for (count, words) in [("1", &["stop", "web"][..]), ("2", &["kill", "web"]), ("3", &["kill", "-s", "TERM", "web"])]
+    {
+        world.refused(words);
+        let pid = nix::unistd::Pid::from_raw(world.field("web", ".State.Pid").parse().unwrap());
+        kill(pid, Signal::SIGKILL).unwrap();
+        world.until("web", ".RestartCount", count);
+        world.until("web", ".State.Status", "running");
+    }
+    fs::remove_file(&fails).unwrap();
+    world.ok(&["stop", "-t", "0", "web"]);
+    assert_eq!(world.field("web", ".State.Status"), "exited");
+    world.ok(&["rm", "web"]);
+    world.assert_empty();
+}
+
 #[test]
 fn a_boot_brings_back_what_should_run() {
     let world = World::new();
@@ -95,7 +171,9 @@ fn a_boot_brings_back_what_should_run() {
     }
     world.ok(&["create", "--name", "never", "--restart", "always", BUSYBOX, "sleep", "1000"]);
     world.ok(&["stop", "-t", "0", "stopped"]);
-    for name in ["no", "always", "unless"] {
+    // The boot is its end, and nothing that could not be started.
+    world.ok(&["run", "-d", "--rm", "--name", "short", BUSYBOX, "sleep", "1000"]);
+    for name in ["no", "always", "unless", "short"] {
         end(&world, name);
     }
     sweep(&world);

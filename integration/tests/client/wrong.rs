@@ -26,7 +26,20 @@ const WRONG: &[(&[&str], &str)] = &[
     (&["run", "-t=perhaps", BUSYBOX], "give true or false"),
     (&["run", "-it", BUSYBOX], "leave -t out"),
     (&["exec", "-it", "web", "true"], "leave -t out"),
-    (&["run", "--stop-timeout", "soon", BUSYBOX], "--stop-timeout cannot be \"soon\""),
+    (
+        &["run", "--stop-timeout", "soon", BUSYBOX],
+        "--stop-timeout cannot be \"soon\", which is no whole number: give one",
+    ),
+    (&["stop", "-t", "x", "web"], "tarectl stop: --time cannot be \"x\", which is no whole number: give one, as in 10"),
+    (&["restart", "-t", "1.5", "web"], "tarectl restart: --time cannot be \"1.5\", which is no whole number"),
+    (&["stop", "-t", "99999999999999999999", "web"], "out of all bounds: give a smaller number"),
+    (
+        &["run", "--runtime", "nosuch", BUSYBOX],
+        "--runtime nosuch: there is no such runtime: nosuch is in no directory of PATH",
+    ),
+    (&["run", "-d", "--runtime", "/none/x", BUSYBOX], "/none/x: No such file or directory (os error 2): install it"),
+    (&["create", "--runtime", "./tare", BUSYBOX], "./tare is no absolute path, and no name"),
+    (&["run", "--rm", "--runtime", "/etc/passwd", BUSYBOX], "no file that can be executed"),
     (&["run", "-d", "-a", "stdout", BUSYBOX], "leave one out"),
     (&["run", "--rm", "--restart", "always", BUSYBOX], "leave one out"),
     (&["run", "--restart", "often", BUSYBOX], "unless-stopped"),
@@ -99,6 +112,12 @@ const WRONG: &[(&[&str], &str)] = &[
     (&["run", "--tmpfs", "tmp", BUSYBOX], "does not begin with /"),
     (&["run", "--cidfile", "/etc/passwd", BUSYBOX], "is there already"),
     (&["run", "--pull", "never", "--platform", "mars/arm", BUSYBOX], "mars"),
+    (&["load", "-i", "/none/x.tar"], "load \"/none/x.tar\": No such file or directory (os error 2): give -i a file"),
+    (
+        &["load", "-i", "/proc/fs"],
+        "load \"/proc/fs\": this directory is no OCI layout, it has no file oci-layout: give -i",
+    ),
+    (&["load", "-i", "/etc/passwd"], "load /etc/passwd: "),
     (&["update", "web"], "something to change"),
     (&["update", "-m", "1m", "web"], "less than 6m"),
     // States.
@@ -219,6 +238,30 @@ fn without_the_shims_program_it_is_named_and_nothing_is_left() {
         assert_eq!((ran.code, &*ran.stderr), (Some(125), said), "{words:?}");
         world.assert_empty();
     }
+}
+
+/// One that was there when the container was made.
+#[test]
+fn without_the_runtimes_program_it_is_named_and_nothing_is_left() {
+    let world = World::new();
+    let runtime = world.dir.join("runtime");
+    std::os::unix::fs::symlink(integration::under_test(), &runtime).unwrap();
+    let place = runtime.to_str().unwrap();
+    world.ok(&["create", "--name", "made", "--runtime", place, BUSYBOX, "true"]);
+    fs::remove_file(&runtime).unwrap();
+    let said = world.refused(&["start", "made"]);
+    let sentence = format!("--runtime {place}: there is no such runtime: {place}: No such file or directory");
+    assert!(said.contains(&sentence), "{said}");
+    assert_eq!(world.field("made", ".State.Status"), "created");
+    world.assert_idle();
+    world.ok(&["rm", "made"]);
+    let mut command = world.command(&["run", BUSYBOX, "true"]);
+    command.env("TARECTL_RUNTIME_PROGRAM", "/none");
+    let ran = integration::store::run(command, None);
+    let said = "tarectl: there is no such runtime: /none: No such file or directory (os error 2): install tare, or give its path \
+                in TARECTL_RUNTIME_PROGRAM\n";
+    assert_eq!((ran.code, &*ran.stderr), (Some(125), said));
+    world.assert_empty();
 }
 
 #[test]
