@@ -196,6 +196,8 @@ mod tests {
         let instance = || {
             let mut client = testing::client(directory.path());
             client.programs.shim.clone_from(&program);
+            // Not called, but looked for.
+            client.programs.runtime.clone_from(&program);
             client
         };
 
