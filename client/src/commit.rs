@@ -1,14 +1,19 @@
 //! `commit`: what a container is now becomes an image.
+//!
+//! It stands still while it is read, for whoever holds `commit.lock` in its running directory. If that one is killed, the file is there and
+//! nobody holds it: the next command lets the container go on.
 
+use std::path::PathBuf;
 use std::task::Poll;
 
 use nix::sys::signal::Signal;
 use tare_proto::store::{CommitRequest, ImageResult};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::background::{self, Turn};
 use crate::client::Client;
 use crate::error::{Context, Error, Kind, Result};
-use crate::record::Status;
+use crate::record::{Container, Status};
 use crate::{changes, events, image, pause, spec, truth};
 
 /// How.
@@ -50,8 +55,13 @@ pub async fn commit(client: &Client, container: &str, name: Option<&str>, option
     let made = if options.pause && record.state.status == Status::Running {
         // Whatever comes in between, an impatient person or the end of a session too: it goes on. Heard of from before it stands still.
         let interrupted = interruption()?;
+        let still = Turn::take(&turn(client, &record.id))?;
         // As the two commands do it, so that the record tells what is so, and is told of by events as docker's.
-        pause::pause(client, &record.id).await?;
+        pause::pause(client, &record.id).await.inspect_err(|_| {
+            if still.is_some() {
+                forget(client, &record.id);
+            }
+        })?;
         let made = tokio::select! {
             made = make(client, &request) => made,
             by = interrupted => Err(Error::failed(format!("commit {}: interrupted by {by}", record.name))),
@@ -61,6 +71,10 @@ pub async fn commit(client: &Client, container: &str, name: Option<&str>, option
             Err(error) if matches!(error.kind, Kind::Conflict | Kind::NotFound) => Ok(()),
             resumed => resumed,
         };
+        if resumed.is_ok() {
+            forget(client, &record.id);
+        }
+        drop(still);
         made?
     } else {
         make(client, &request).await?
@@ -73,6 +87,30 @@ pub async fn commit(client: &Client, container: &str, name: Option<&str>, option
     let comment = options.message.as_str();
     events::container(&client.paths, "commit", &record, &[("comment", comment), ("imageID", &made.config)]);
     Ok(made.config)
+}
+
+/// What whoever has it stand still holds.
+fn turn(client: &Client, id: &str) -> PathBuf {
+    client.paths.running(id).join("commit.lock")
+}
+
+/// Whether a container stands still for somebody who was killed over it.
+pub(crate) fn is_given_up(client: &Client, record: &Container) -> bool {
+    let turn = turn(client, &record.id);
+    record.state.status == Status::Paused && turn.is_file() && !background::is_taken(&turn)
+}
+
+/// From now on it stands still for somebody else, or not at all.
+pub(crate) fn forget(client: &Client, id: &str) {
+    // There is none but where a commit was.
+    let _ = std::fs::remove_file(turn(client, id));
+}
+
+/// As [`forget`], unless somebody is at it.
+pub(crate) fn forget_killed(client: &Client, id: &str) {
+    if !background::is_taken(&turn(client, id)) {
+        forget(client, id);
+    }
 }
 
 /// Waits for a signal that would have ended this program, from now on. One that whoever called us had ignored (`nohup`, a script's `&`)

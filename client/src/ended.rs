@@ -4,6 +4,7 @@
 //! ```text
 //! the record says         and so it is                                         what is done, with the lock held
 //! running, paused         the shim says so                                     somebody is set to watch its health, if nobody does
+//! paused                  for a commit that was killed                         it goes on
 //! running, paused         the shim says: stopped                               over
 //! running, paused         no shim (killed, or the host was booted)             clean up, over
 //! any other, with a shim  a start or a clean-up was killed                     running, if the shim says so; or else clean up
@@ -30,7 +31,7 @@ use crate::record::{Container, Status};
 use crate::records::{self, Lock};
 use crate::shim::{self, Exit, Shim};
 use crate::time::Time;
-use crate::{disk, events, health, kill, network, policy, restart, rm, shm, start};
+use crate::{commit, disk, events, health, kill, network, pause, policy, restart, rm, shm, start};
 
 /// The status of a process that nobody saw end: as if killed.
 const KILLED: i64 = 137;
@@ -66,6 +67,10 @@ pub(crate) async fn check(client: &Client, lock: Lock, mut record: Container) ->
                 if record.state.status != status {
                     record.state.status = status;
                     lock.save(&record)?;
+                }
+                if commit::is_given_up(client, &record) {
+                    pause::resume(client, &lock, &mut record).await?;
+                    commit::forget(client, &record.id);
                 }
                 health::ensure(client, &record)?;
                 Ok(Some((lock, record)))
@@ -283,7 +288,10 @@ pub(crate) fn is_plausible(client: &Client, record: &Container) -> bool {
     let state = &record.state;
     match state.status {
         Status::Running | Status::Paused => {
-            is_process(state.pid) && shim::is_alive(&state.shim) && health::is_ensured(client, record)
+            is_process(state.pid)
+                && shim::is_alive(&state.shim)
+                && health::is_ensured(client, record)
+                && !commit::is_given_up(client, record)
         }
         Status::Restarting => state.shim.is_empty() && policy::is_ensured(client, &record.id),
         Status::Removing => false,

@@ -2,9 +2,10 @@
 
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::record::Status;
+use crate::record::{Container, Status};
+use crate::records::Lock;
 use crate::shim::Shim;
-use crate::{events, truth};
+use crate::{commit, events, truth};
 
 /// Stops its processes where they are.
 ///
@@ -17,6 +18,8 @@ pub async fn pause(client: &Client, name: &str) -> Result<()> {
         Status::Paused => return Err(Error::conflict(format!("container {} is paused already", record.name))),
         _ => return Err(not_running(&record.name)),
     }
+    // What a killed one has left is not to end what is asked for now.
+    commit::forget_killed(client, &record.id);
     Shim::of(&record).await?.pause().await?;
     record.state.status = Status::Paused;
     lock.save(&record)?;
@@ -35,10 +38,15 @@ pub async fn unpause(client: &Client, name: &str) -> Result<()> {
         Status::Running => return Err(Error::conflict(format!("container {} is not paused", record.name))),
         _ => return Err(not_running(&record.name)),
     }
-    Shim::of(&record).await?.resume().await?;
+    resume(client, &lock, &mut record).await
+}
+
+/// The same for one that is known to be paused.
+pub(crate) async fn resume(client: &Client, lock: &Lock, record: &mut Container) -> Result<()> {
+    Shim::of(record).await?.resume().await?;
     record.state.status = Status::Running;
-    lock.save(&record)?;
-    events::container(&client.paths, "unpause", &record, &[]);
+    lock.save(record)?;
+    events::container(&client.paths, "unpause", record, &[]);
     Ok(())
 }
 

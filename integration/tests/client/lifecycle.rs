@@ -142,6 +142,7 @@ fn exec_runs_beside_the_process() {
     let copied = world.fed(&["exec", "-i", "web", "cat"], &much);
     assert!(copied.stdout == much, "{} of {} bytes", copied.stdout.len(), much.len());
     world.code(&["exec", "web", "no-such-command"], 127);
+    world.code(&["exec", "web", "/etc/passwd/below"], 127);
     world.code(&["exec", "web", "/etc/passwd"], 126);
     assert_eq!(world.ok(&["exec", "-e", "B=3", "-e", "C=4", "web", "sh", "-c", "echo $A$B$C"]), "134");
     assert_eq!(world.ok(&["exec", "-w", "/etc", "web", "pwd"]), "/etc");

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod apparmor;
+mod commits;
 mod damaged;
 mod dockers;
 mod execs;
