@@ -82,6 +82,10 @@ pub async fn revive(client: &Client, id: &str) -> Result<()> {
             // The container may end before this process does, and whoever sees that must find that nobody waits to start it. Until
             // it runs, the lock on the record keeps the others off.
             drop(turn);
+            // Another may have come first: what he has started, and may have ended since, is not ours to clean up.
+            if record.state.status != Status::Restarting {
+                return Ok(());
+            }
             // Another who was to start it may have been killed over it.
             let (lock, mut record) = ended::recover(client, lock, record).await?;
             if record.state.status != Status::Restarting {
@@ -144,8 +148,8 @@ pub fn parse(text: &str) -> Result<crate::record::RestartPolicy> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::OpenOptions;
-    use std::os::unix::fs::OpenOptionsExt;
+    use std::fs::{self, OpenOptions};
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
     use super::*;
     use crate::testing;
@@ -222,6 +226,39 @@ mod tests {
             let _until_seen = OpenOptions::new().write(true).open(&held).unwrap();
             assert!(records::try_lock(&client, &record.id).unwrap().is_none(), "it is not being started");
             assert!(!is_ensured(&client, &record.id), "somebody seems to wait");
+        });
+    }
+
+    /// Whoever waited for the lock finds what another has started. That may have ended, and its end is still to be told.
+    #[test]
+    fn who_comes_second_leaves_alone_what_another_has_started() {
+        let directory = tempfile::tempdir().unwrap();
+        let client = testing::client(directory.path());
+        let mut record = Container { id: "7".repeat(64), name: "again".to_owned(), ..Container::default() };
+        record.state.status = Status::Restarting;
+        let mut lock = records::make(&client, &record.id).unwrap();
+        lock.save(&record).unwrap();
+        lock.show(&client).unwrap();
+        let inode = fs::metadata(client.paths.container(&record.id)).unwrap().ino();
+
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(revive(&testing::client(directory.path()), &record.id))
+            });
+            // Nothing tells of one that begins to wait for a lock but the kernel's table.
+            let waits = |line: &str| line.contains("-> FLOCK") && line.contains(&format!(":{inode} "));
+            while !fs::read_to_string("/proc/locks").unwrap().lines().any(waits) && !second.is_finished() {
+                std::thread::yield_now();
+            }
+            let mut started = record.clone();
+            started.state.status = Status::Running;
+            started.state.shim = "unix:///nowhere".to_owned();
+            lock.save(&started).unwrap();
+            drop(lock);
+            second.join().unwrap().unwrap();
+            let found = records::load(&client, &record.id).unwrap().state;
+            assert_eq!((found.status, found.shim), (Status::Running, started.state.shim));
         });
     }
 
