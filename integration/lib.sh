@@ -6,6 +6,15 @@ top=$(dirname "$here")
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$(basename "$0"): $*"; exit 1; }
 
+# be_root WHY "$@": goes on as root; who is another user is asked for a password by sudo.
+be_root() {
+    why=$1
+    shift
+    [ "$(id -u)" = 0 ] && return 0
+    command -v sudo >/dev/null || die "$why, and there is no sudo: run it as root"
+    exec sudo -E "$0" "$@"
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
     elif command -v sudo >/dev/null; then sudo "$@"

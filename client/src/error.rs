@@ -20,6 +20,8 @@ pub enum Kind {
     CommandNotFound,
     /// The store or a shim went away while it was asked: what was done is not known.
     CutOff,
+    /// The store or a shim takes nothing up now: nothing was begun.
+    Unavailable,
     /// Everything else.
     Failed,
 }
@@ -74,7 +76,7 @@ impl Error {
         match self.kind {
             Kind::CannotRun => 126,
             Kind::CommandNotFound => 127,
-            Kind::Usage | Kind::NotFound | Kind::Conflict | Kind::CutOff | Kind::Failed => 125,
+            Kind::Usage | Kind::NotFound | Kind::Conflict | Kind::CutOff | Kind::Unavailable | Kind::Failed => 125,
         }
     }
 }
@@ -123,6 +125,7 @@ impl<T> Context<T> for ttrpc::Result<T> {
                     Code::NOT_FOUND => Kind::NotFound,
                     Code::ALREADY_EXISTS => Kind::Conflict,
                     Code::INVALID_ARGUMENT => Kind::Usage,
+                    Code::UNAVAILABLE => Kind::Unavailable,
                     _ => Kind::Failed,
                 };
                 Error::new(kind, status.message)

@@ -32,7 +32,7 @@ pub use self::gone::clean_up;
 pub(crate) use self::gone::is_anything_left;
 pub(crate) use self::runtime::check as check_runtime;
 use crate::client::Client;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::paths;
 use crate::record::{Container, Status};
 use crate::store::NAMESPACE;
@@ -112,6 +112,14 @@ impl Shim {
             Error::not_found(format!("connect to the shim of container {id} at {address}: {error}: it is gone"))
         })?;
         Ok(Self { tasks: TaskClient::new(Connection::new(Socket::from(stream))), id: id.to_owned() })
+    }
+
+    /// Whether it has taken the connection up: one that ends closes those that it has not, and then nothing was begun.
+    pub async fn answers(&self) -> bool {
+        let request = ConnectRequest { id: self.id.clone(), ..ConnectRequest::default() };
+        let answer = self.tasks.connect(soon(), &request).await.context(|| self.what("ask for"));
+        // What it says (it has no such container) is of no interest.
+        answer.map_or_else(|error| error.kind != Kind::CutOff, |_| true)
     }
 
     /// Makes the container in its bundle, with these mounts as its root.

@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
+use tare_proto::types::Mount;
 
 use crate::apparmor;
 use crate::client::Client;
@@ -26,6 +27,9 @@ use crate::{attach, disk, ended, events, health, network, rm, shm, spec, termina
 
 /// What the record says in place of a shim's address until there is one.
 pub(crate) const NONE_YET: &str = "none yet";
+
+/// How many shims are started for one start, at most: one is, unless what comes before it is asked takes longer than it waits.
+const SHIMS: u32 = 3;
 
 /// How `start` is called.
 #[derive(Debug, Clone, Default)]
@@ -112,16 +116,7 @@ async fn make(client: &Client, lock: &Lock, record: &mut Container, root: Option
     let held = volumes::hold(record)?;
     let config = configuration(client, record, &root, &held).await?;
     disk::replace(&bundle.join("config.json"), config.to_string().as_bytes(), 0o600)?;
-    let shim = match Shim::of(record).await {
-        // The network took so long that it has given up waiting.
-        Err(error) if error.kind == Kind::NotFound => {
-            record.state.shim = shim::spawn(client, &id)?.address()?;
-            lock.save(record)?;
-            Shim::of(record).await?
-        }
-        shim => shim?,
-    };
-    shim.create(client, record, root.mounts, &streams(client, record)).await.map_err(|error| judged(record, error))?;
+    let shim = create(client, lock, record, root.mounts).await?;
     drop(held);
     if record.config.tty {
         let asked = record.host_config.console_size;
@@ -130,6 +125,27 @@ async fn make(client: &Client, lock: &Lock, record: &mut Container, root: Option
         }
     }
     Ok(shim)
+}
+
+/// Has the shim that was started make the container; or another one, where that gave up waiting: the network may have taken long.
+async fn create(client: &Client, lock: &Lock, record: &mut Container, root: Vec<Mount>) -> Result<Shim> {
+    let streams = streams(client, record);
+    for _ in 0..SHIMS {
+        match Shim::of(record).await {
+            Ok(shim) if shim.answers().await => match shim.create(client, record, root.clone(), &streams).await {
+                Err(error) if error.kind == Kind::Unavailable => {}
+                created => return created.map(|_| shim).map_err(|error| judged(record, error)),
+            },
+            Err(error) if error.kind != Kind::NotFound => return Err(error),
+            _ => {}
+        }
+        record.state.shim = shim::spawn(client, &record.id)?.address()?;
+        lock.save(record)?;
+    }
+    Err(Error::failed(format!(
+        "start container {}: {SHIMS} shims have ended before they were asked: the host has too much to do, try it again",
+        record.name
+    )))
 }
 
 /// What the runtime is told.

@@ -22,6 +22,8 @@ pub enum Kind {
     DeadlineExceeded,
     /// This shim, this host or this runtime cannot do it.
     Unimplemented,
+    /// Nothing was begun: the shim is about to end, and another can be asked.
+    Unavailable,
     /// Everything else: the runtime or the host failed.
     Internal,
 }
@@ -35,6 +37,7 @@ impl Kind {
             Self::InvalidArgument => Code::INVALID_ARGUMENT,
             Self::DeadlineExceeded => Code::DEADLINE_EXCEEDED,
             Self::Unimplemented => Code::UNIMPLEMENTED,
+            Self::Unavailable => Code::UNAVAILABLE,
             Self::Internal => Code::INTERNAL,
         }
     }

@@ -206,7 +206,7 @@ impl Shim {
 }
 
 fn over() -> Error {
-    Error::internal("the shim is about to end: start another")
+    Error::new(Kind::Unavailable, "the shim is about to end: start another")
 }
 
 /// A name that nobody else can take.
@@ -261,7 +261,7 @@ impl Tasks {
             });
         });
         self.jobs.send(job).map_err(|_| over())?;
-        let answer = answer.await.map_err(|_| over())?;
+        let answer = answer.await.map_err(|_| Error::internal("the shim ended before it had an answer"))?;
         // Held until here: dropped earlier, with this future, it says that nobody waits.
         drop(waiting);
         answer
@@ -352,7 +352,7 @@ mod tests {
         drop(held);
         shim.shutdown();
         let error = shim.reserve("c").unwrap_err();
-        assert!(error.message.starts_with("the shim is about to end"), "{error}");
+        assert_eq!(error.kind, Kind::Unavailable, "{error}");
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl World {
     /// Without an image, and without a store that runs.
     pub(crate) fn empty() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let tag = format!("tc{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        // It ends with a letter, so that none is the beginning of another: processes and mounts are found by it.
+        let tag = format!("tc{}-{}w", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let (dir, run) = (Path::new("/var/tmp").join(&tag), Path::new("/run").join(&tag));
         fs::create_dir(&dir).expect("make a directory of the test's own");
         let mut netns = Command::new("unshare");

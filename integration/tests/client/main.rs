@@ -21,6 +21,7 @@ mod network;
 mod restarts;
 mod said;
 mod seen;
+mod starts;
 mod terminal;
 mod together;
 mod wrong;

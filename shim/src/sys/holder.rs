@@ -190,13 +190,41 @@ fn report_and_sleep(writer: i32, error: Option<io::Error>) -> ! {
     let errno = error.and_then(|it| it.raw_os_error()).unwrap_or(0).to_ne_bytes();
     // SAFETY: system calls on memory of this frame; `_exit` runs no handlers of the shim.
     unsafe {
-        libc::write(writer, errno.as_ptr().cast(), errno.len());
+        let told = libc::write(writer, errno.as_ptr().cast(), errno.len());
         libc::close(writer);
-        if errno != [0; 4] {
+        // Nobody to tell: the shim died, maybe before it could be said that this process shall die with it.
+        if told < 0 || errno != [0; 4] {
             libc::_exit(1);
         }
         loop {
             libc::pause();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::command;
+
+    #[test]
+    fn a_holder_that_nobody_waits_for_ends() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let mut pidfd = -1;
+        let holder = match clone(libc::CLONE_PIDFD, libc::SIGCHLD, &mut pidfd).unwrap() {
+            0 => report_and_sleep(writer.as_raw_fd(), None),
+            pid => pid,
+        };
+        // SAFETY: the kernel made it for us.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let ended = command::wait(&pidfd, Duration::from_secs(10)).unwrap();
+        if !ended {
+            crate::sys::process::pidfd_send_signal(&pidfd, libc::SIGKILL).unwrap();
+        }
+        reap(holder);
+        assert!(ended, "it sleeps for ever");
     }
 }

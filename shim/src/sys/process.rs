@@ -17,11 +17,16 @@ pub struct Spawned {
 /// Starts the command such that it is killed when the shim dies: a runtime that went on alone would leave a container that
 /// the clean-up after the shim has already missed.
 pub fn spawn_bound(command: &mut Command) -> io::Result<Spawned> {
-    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+    let shim = std::process::id().cast_signed();
+    // SAFETY: between fork and exec the closure makes three system calls and allocates nothing.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
                 return Err(io::Error::last_os_error());
+            }
+            // Where the shim died before that call, no signal comes any more.
+            if libc::getppid() != shim {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
             // The shim blocks no signal, but what it ignores (SIGPIPE) would stay ignored in what the runtime starts.
             if libc::signal(libc::SIGPIPE, libc::SIG_DFL) == libc::SIG_ERR {
@@ -55,4 +60,34 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_started_by_a_shim_that_is_gone_by_then_never_runs() {
+        let mut command = Command::new("true");
+        // SAFETY: system calls on integers only, in a child that has one thread.
+        unsafe {
+            command.pre_exec(|| {
+                // The child goes, and its own child goes on with nobody above it: as after a shim's death at this moment.
+                let parent = libc::getpid();
+                match libc::fork() {
+                    -1 => return Err(io::Error::last_os_error()),
+                    0 => {}
+                    _ => libc::_exit(0),
+                }
+                // The kernel tells no other way that the parent is another one now.
+                while libc::getppid() == parent {
+                    libc::sched_yield();
+                }
+                Ok(())
+            });
+        }
+        // The pipe of exec's result went along, so that an exec would be told as success.
+        let error = spawn_bound(&mut command).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+    }
 }
