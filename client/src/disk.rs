@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, is_full};
 
 /// A lock on a file or directory, made as a file if it is not there; waits for whoever has it.
 ///
@@ -103,10 +103,6 @@ impl Reserve {
         };
         written.context(|| format!("write {}", path.display()))
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What was made in a directory outlives a power cut.

@@ -52,7 +52,10 @@ fn on_a_full_disk_an_end_is_told_and_what_ended_is_removed() {
     // What went has left a little room.
     fill();
     let refused = world.refused(&["run", "--network", "none", BUSYBOX, "true"]);
-    assert!(refused.contains("No space left on device"), "{refused}");
+    assert!(
+        refused.contains("No space left on device (os error 28); make room on that disk and try again"),
+        "{refused}"
+    );
     assert_eq!(world.ok(&["ps", "-a", "--format", "{{.Names}}"]), "stopped");
 
     drop(filler);
