@@ -41,6 +41,9 @@ fn a_shim_that_ends_while_it_is_asked_is_replaced() {
     let client = client.spawn().unwrap();
     let words = wait::file(&starts, |text| text.ends_with('\n'));
     let shim = world.shim(words.split(' ').skip_while(|word| *word != "-id").nth(1).unwrap());
+    // Its title says that it serves. Before that it has its starter's standard output, for whose end the client waits.
+    let title = || fs::read_to_string(format!("/proc/{shim}/cmdline")).unwrap();
+    wait::until("the shim serves", || !title().trim_end_matches('\0').ends_with("start"));
     kill(shim, Signal::SIGSTOP).unwrap();
     let stopped = Instant::now();
     fs::write(go, "\n").unwrap();
