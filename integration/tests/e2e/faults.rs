@@ -234,16 +234,15 @@ fn a_state_directory_that_takes_nothing_is_named_with_a_remedy() {
         skip!("only root may mount");
     }
     let full = "no space left on device; make room on that file system (also for new files: `df -i`), or choose another directory with --root";
-    for (options, flags, expected) in [
-        ("nr_inodes=1", MsFlags::empty(), format!("make the state directory {{}}: {full}")),
-        ("nr_inodes=2", MsFlags::empty(), format!("make {{}}/exec.fifo: {full}")),
-        ("size=4k", MsFlags::empty(), format!("write {{}}/state.json: {full}")),
-        ("size=12k", MsFlags::empty(), format!("write {{}}/config.json: {full}")),
-        (
-            "size=4k",
-            MsFlags::MS_RDONLY,
-            "make the state directory {}: read-only file system; choose another directory with --root".to_owned(),
-        ),
+    let fixed = "read-only file system; choose another directory with --root";
+    let none = MsFlags::empty();
+    for (options, flags, places, why) in [
+        ("nr_inodes=1", none, &["make the state directory {}"][..], full),
+        // Kernels count differently.
+        ("nr_inodes=2", none, &["make {}/exec.fifo", "write {}/state.json"], full),
+        ("size=4k", none, &["write {}/state.json"], full),
+        ("size=12k", none, &["write {}/config.json"], full),
+        ("size=4k", MsFlags::MS_RDONLY, &["make the state directory {}"], fixed),
     ] {
         let rt = Runtime::from_env();
         let _state = Small::new(&rt, options, flags);
@@ -252,8 +251,10 @@ fn a_state_directory_that_takes_nothing_is_named_with_a_remedy() {
         bundle.write();
         let id = rt.fresh_id();
         let output = rt.call(&["create", "--bundle", bundle.path_str(), &id]);
-        let place = rt.root().join(&id);
-        assert_eq!(output.stderr, expected.replace("{}", place.to_str().unwrap()) + "\n", "{options}");
+        let state = rt.root().join(&id);
+        let said = output.stderr.replace(state.to_str().unwrap(), "{}");
+        let expected: Vec<String> = places.iter().map(|place| format!("{place}: {why}\n")).collect();
+        assert!(expected.contains(&said), "{options}: {said}");
         assert_eq!(output.code(), 1, "{options}");
         assert_eq!(fs::read_dir(rt.root()).unwrap().count(), 0, "{options}: something is left");
     }
