@@ -236,12 +236,13 @@ fn a_state_directory_that_takes_nothing_is_named_with_a_remedy() {
     let full = "no space left on device; make room on that file system (also for new files: `df -i`), or choose another directory with --root";
     let fixed = "read-only file system; choose another directory with --root";
     let none = MsFlags::empty();
+    // Kernels count differently.
+    let files = ["make {}/exec.fifo", "write {}/state.json", "write {}/config.json"];
     for (options, flags, places, why) in [
         ("nr_inodes=1", none, &["make the state directory {}"][..], full),
-        // Kernels count differently.
-        ("nr_inodes=2", none, &["make {}/exec.fifo", "write {}/state.json"], full),
-        ("size=4k", none, &["write {}/state.json"], full),
-        ("size=12k", none, &["write {}/config.json"], full),
+        ("nr_inodes=2", none, &files, full),
+        ("size=4k", none, &files, full),
+        ("size=12k", none, &files, full),
         ("size=4k", MsFlags::MS_RDONLY, &["make the state directory {}"], fixed),
     ] {
         let rt = Runtime::from_env();

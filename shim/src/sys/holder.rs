@@ -48,6 +48,8 @@ pub fn hold(holding: &Holding<'_>) -> io::Result<Spawned> {
     drop(writer);
     let mut errno = [0; 4];
     reader.read_exact(&mut errno)?;
+    // And until it has closed its end, the last that was open in it.
+    let _ = reader.read(&mut [0])?;
     match i32::from_ne_bytes(errno) {
         0 => Ok(spawned),
         errno => {
