@@ -194,17 +194,22 @@ async fn over(
     lock.save(&record)?;
     events::container(&client.paths, "die", &record, &[("exitCode", &exit.code.to_string())]);
     clean(client, &mut record, shim.as_ref()).await?;
-    lock.save(&record)?;
+    let saved = lock.save(&record);
     let left = match record.state.status {
-        Status::Restarting => {
-            policy::ensure(client, &record)?;
-            Some((lock, record))
-        }
+        // What goes needs no room for its record: whoever goes on, if we are killed, finds that it is clean.
         Status::Removing => {
             rm::destroy(client, lock, record).await?;
             None
         }
-        _ => Some((lock, record)),
+        Status::Restarting => {
+            saved?;
+            policy::ensure(client, &record)?;
+            Some((lock, record))
+        }
+        _ => {
+            saved?;
+            Some((lock, record))
+        }
     };
     end(shim).await;
     Ok(left)

@@ -68,7 +68,8 @@ pub(crate) async fn destroy(client: &Client, lock: Lock, mut record: Container) 
     let shim = ended::shim_of(client, &record).await;
     if !record.state.shim.is_empty() || client.paths.running(&record.id).is_dir() {
         ended::clean(client, &mut record, shim.as_ref()).await?;
-        lock.save(&record)?;
+        // On a full disk it goes all the same: that it is clean can be found out again.
+        let _ = lock.save(&record);
     }
     if !record.snapshot.is_empty() {
         client.store.remove_snapshot(&record.snapshot).await?;
