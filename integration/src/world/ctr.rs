@@ -141,7 +141,7 @@ pub const ROWS: &[Row] = &[
         "run -d, list, processes, metrics, kill, delete",
         "run detached -d $up --pid-file /run/world/pid box sh -c 'echo >/up; exec sleep 1000'
          is_up
-         pid=$(cat pid); head -c 1 /proc/$pid/cmdline; echo
+         pid=$(cat pid); until tr '\\0' ' ' </proc/$pid/cmdline | grep -o '^sleep 1000'; do :; done
          c tasks ls | awk -v pid=$pid '$2 == pid {print $1, $3}'
          c tasks ps detached | awk -v pid=$pid '$1 == pid' | wc -l
          c tasks metrics detached | grep -c '^pids.current'
@@ -149,7 +149,7 @@ pub const ROWS: &[Row] = &[
          c tasks delete -f detached || true
          c containers delete detached
          c tasks ls -q",
-        "s\ndetached RUNNING\n1\n1\nrefused",
+        "sleep 1000\ndetached RUNNING\n1\n1\nrefused",
     ),
     row(
         "pause and resume",

@@ -146,7 +146,7 @@ const SHIM_ROWS: &[Row] = &[
          c tasks kill -s KILL told
          until [ $(status_of told) = STOPPED ]; do :; done
          delete told
-         until grep -aq '/containers/delete.*told' events; do :; done
+         until grep -aq '/containers/delete.*told' events && grep -aq '/tasks/delete' events; do :; done
          kill $listener
          sed -n 's/.* \\/tasks\\/\\([^ ]*\\) \\(.*\\)/\\1 \\2/p' events | while read -r topic event; do
             echo $topic $(echo $event | jq -r '[.exec_id // .id // empty, .exit_status // empty] | join(\" \")')
@@ -159,7 +159,7 @@ const SHIM_ROWS: &[Row] = &[
         "$C events >events & listener=$!
          i=0; until [ -s events ]; do i=$((i+1)); c namespaces create o$i; done
          run oom --rm --memory-limit 16777216 box tail /dev/zero || echo status $?
-         until grep -aq '/containers/delete.*oom' events; do :; done
+         until grep -aq '/containers/delete.*oom' events && grep -aq '/tasks/delete' events; do :; done
          kill $listener
          grep -ao '/tasks/[^ ]*' events",
         "status 137\n/tasks/create\n/tasks/start\n/tasks/oom\n/tasks/exit\n/tasks/delete",
@@ -231,7 +231,7 @@ const OOM_ROWS: &[Row] = &[row(
     "$C events >events & listener=$!
          i=0; until [ -s events ]; do i=$((i+1)); c namespaces create m$i; done
          run more --rm --memory-limit 16777216 box tail /dev/zero || echo status $?
-         until grep -aq '/containers/delete.*more' events; do :; done
+         until grep -aq '/containers/delete.*more' events && grep -aq '/tasks/delete' events; do :; done
          kill $listener
          grep -ao '/tasks/[^ ]*' events; gone ctr-more.scope",
     "status 137\n/tasks/create\n/tasks/start\n/tasks/oom\n/tasks/exit\n/tasks/delete\ngone",
