@@ -352,7 +352,10 @@ mod tests {
         drop(held);
         shim.shutdown();
         let error = shim.reserve("c").unwrap_err();
-        assert_eq!(error.kind, Kind::Unavailable, "{error}");
+        assert_eq!(
+            (error.kind, error.message.as_str()),
+            (Kind::Unavailable, "the shim is about to end: start another")
+        );
     }
 
     #[test]
